@@ -1,0 +1,39 @@
+--- The library, as users see it: `local mr = require "moonrock"`.
+local losses = require "moonrock.losses"
+local layers = require "moonrock.layers"
+local metrics = require "moonrock.metrics"
+local Model = require "moonrock.model"
+local pool = require "moonrock.pool"
+local reader = require "moonrock.reader"
+local schema = require "moonrock.schema"
+local source = require "moonrock.source"
+local stream = require "moonrock.stream"
+local tape = require "moonrock.tape"
+local trainer = require "moonrock.trainer"
+
+local mr = {
+  version = require("ffi").string(require("moonrock.ffi").mr_version()),
+  model = Model.define,
+  find = source.find,
+  reopen = source.reopen,
+  optim = require "moonrock.optim",
+  init = require "moonrock.initializer",
+  fit = trainer.fit,
+  evaluate = trainer.evaluate,
+  predict = trainer.predict,
+  learn = stream.learn,
+  metrics = metrics.new,
+  watch = metrics.watch,
+  fm = pool.fm,
+  data = reader.data,
+  gradcheck = require "moonrock.gradcheck",
+  operation = tape.operation,
+}
+
+for name, layer in pairs(layers) do mr[name] = layer end
+for name, loss in pairs(losses) do mr[name] = loss end
+for name, part in pairs(schema) do
+  if mr[name] == nil then mr[name] = part end
+end
+
+return mr

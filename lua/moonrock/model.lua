@@ -1,0 +1,445 @@
+--- Models: named state (tables, params), a function of a batch, and the store that keeps both.
+-- `mr.model(name, build)` makes a definition; calling that with options makes a Model.
+local ffi = require "ffi"
+local json = require "dkjson"
+local C = require "moonrock.ffi"
+local err = require "moonrock.error"
+local optim = require "moonrock.optim"
+local Param = require "moonrock.param"
+local source = require "moonrock.source"
+local Store = require "moonrock.store"
+local Table = require "moonrock.table"
+local tape = require "moonrock.tape"
+
+local Model = {}
+Model.__index = Model
+
+local Definition = {}
+Definition.__index = Definition
+
+-- Options that are the runtime's; all others are handed to the model's own function as `opt`.
+local OWN = { store = true, schema = true, seed = true, threads = true, memory = true,
+  read_only = true, commit_every = true, commit_seconds = true, data = true, on_notice = true }
+
+local SEED = 42
+local COMMIT_SECONDS = 30
+
+--- Defines a model. `build(m, opt)` declares its tables and params and returns a function from a
+--- batch to logits [n, 1].
+---@param name string
+---@param build fun(m: table, opt: table): fun(x: table): table
+---@param settings table|nil { loss = "bce" | "mse", optim = default optimizer }
+---@return table definition
+function Model.define(name, build, settings)
+  if type(name) ~= "string" or type(build) ~= "function" then
+    err.raise("mr.model: expected a name and a function, got %s and %s", type(name), type(build))
+  end
+  return setmetatable({ name = name, build = build, settings = settings or {},
+    source = source.of(build) }, Definition)
+end
+
+local function encode(value)
+  local keys = {}
+  local function collect(t)
+    for key, inner in pairs(t) do
+      if type(key) == "string" and not keys[key] then
+        keys[key] = true
+        keys[#keys + 1] = key
+      end
+      if type(inner) == "table" then collect(inner) end
+    end
+  end
+  collect(value)
+  table.sort(keys)
+  return json.encode(value, { keyorder = keys })
+end
+
+local function plain(options)
+  local kept = {}
+  for name, value in pairs(options) do
+    local kind = type(value)
+    if kind == "number" or kind == "string" or kind == "boolean" or kind == "table" then
+      kept[name] = value
+    end
+  end
+  return kept
+end
+
+--- Makes the model: opens its store, or keeps it in memory without one.
+---@param options table|nil store, schema, seed, threads, read_only, commit_seconds, commit_every,
+--- lr, optim, and the model's own
+---@return table model
+function Definition:__call(options)
+  options = options or {}
+  local opt = {}
+  for name, value in pairs(options) do
+    if type(name) ~= "string" then err.raise("model %s: options are named, got %s", self.name, tostring(name)) end
+    if not OWN[name] then opt[name] = value end
+  end
+  if options.threads then err.check(C.mr_threads_set(options.threads)) end
+  local m = setmetatable({
+    name = self.name, definition = self, opt = opt, schema = options.schema,
+    data = options.data or options.schema,
+    seed = options.seed or SEED, step_number = 0, tables = {}, params = {}, by_name = {},
+    training = not options.read_only, position = ffi.new("mr_position"), fit = {},
+    lr_factor = 1, commit_every = options.commit_every,
+    commit_seconds = options.commit_seconds or COMMIT_SECONDS, batches_since = 0,
+    loss_name = self.settings.loss or "bce",
+  }, Model)
+  if options.store then
+    m.store = Store.open(options.store, options.read_only and "read" or "create")
+    m.directory = options.store
+  end
+  local ok, problem = pcall(function()
+    if m.store then
+      local kept = m.store:get("model")
+      m.kept = kept and json.decode(kept)
+      if m.kept and options.seed == nil then m.seed = m.kept.seed end
+    end
+    local rule, lr = opt.optim, opt.lr
+    if type(rule) == "table" then
+      m.default_optim = lr and optim.with_lr(rule, lr) or rule
+    elseif rule then
+      m.default_optim = optim.new(rule, { lr = lr })
+    else
+      local default = self.settings.optim or optim.adam()
+      m.default_optim = lr and optim.with_lr(default, lr) or default
+    end
+    m.forward = self.build(m, opt)
+    if type(m.forward) ~= "function" then
+      err.raise("model %s: its function returned %s, expected a function of a batch", self.name,
+        type(m.forward))
+    end
+    m.train_tape = tape.new { seed = m.seed }
+    m.eval_tape = tape.new { seed = m.seed }
+    if m.store then m:resume(options) end
+  end)
+  if not ok then
+    m:close()
+    error(problem, 0)
+  end
+  m.committed_at = C.mr_clock()
+  return m
+end
+
+local function take_name(m, kind, name)
+  if type(name) ~= "string" or not name:match("^[%w_./-]+$") then
+    err.raise("model %s: %s name %q, expected letters, digits and . _ / -", m.name, kind,
+      tostring(name))
+  end
+  if m.by_name[name] then err.raise("model %s: the name %q is taken", m.name, name) end
+  m.by_name[name] = true
+end
+
+--- Declares a table; see moonrock.table.
+---@param name string
+---@param columns table
+---@return table
+function Model:table(name, columns)
+  take_name(self, "table", name)
+  local t = Table.new(name, #self.tables, self.seed, columns, self.default_optim)
+  self.tables[#self.tables + 1] = t
+  return t
+end
+
+--- Declares a dense weight; see moonrock.param.
+---@param name string
+---@param shape integer[]
+---@param options table|nil init, optim, trainable
+---@return table
+function Model:param(name, shape, options)
+  take_name(self, "param", name)
+  options = options or {}
+  local p = Param.new(name, self.seed, shape, { init = options.init, trainable = options.trainable,
+    optim = options.optim or self.opt.dense_optim or self.default_optim })
+  self.params[#self.params + 1] = p
+  return p
+end
+
+-- What a store and a model must agree on, by name.
+local function layout(m)
+  local tables, params = {}, {}
+  for i, t in ipairs(m.tables) do tables[i] = { name = t.name, layout = t:layout() } end
+  for i, p in ipairs(m.params) do
+    params[i] = { name = p.name, shape = table.concat(p.shape, "x") }
+  end
+  return { tables = tables, params = params }
+end
+
+local function check_layout(m, kept)
+  local now = layout(m)
+  local function compare(kind, was, is, field)
+    for i = 1, math.max(#was, #is) do
+      local a, b = was[i], is[i]
+      if not a or not b or a.name ~= b.name or a[field] ~= b[field] then
+        err.raise("store %s: it was made with %s %s; the model has %s. Use the options it was "
+          .. "made with, or another --store", m.directory, kind,
+          a and a.name .. " (" .. a[field] .. ")" or "nothing more",
+          b and b.name .. " (" .. b[field] .. ")" or "nothing more")
+      end
+    end
+  end
+  compare("table", kept.layout.tables, now.tables, "layout")
+  compare("param", kept.layout.params, now.params, "shape")
+end
+
+--- Reads the state of the last commit, or makes the first one.
+function Model:resume(options)
+  local kept = self.kept
+  if not kept then
+    if options.read_only then
+      err.raise("store %s: holds no model", self.directory)
+    end
+    if self.schema and self.schema.restore and not self.schema:fitted() then return end
+    self:commit()
+    return
+  end
+  if kept.name ~= self.name then
+    err.raise("store %s: it was made by model %q, not %q", self.directory, kept.name, self.name)
+  end
+  if kept.seed ~= self.seed then
+    err.raise("store %s: it was made with seed %d, not %d", self.directory, kept.seed, self.seed)
+  end
+  local schema_name = self.schema and self.schema.name
+  if schema_name and kept.schema and kept.schema.name ~= schema_name then
+    err.raise("store %s: it was made with schema %q, not %q", self.directory, kept.schema.name,
+      schema_name)
+  end
+  check_layout(self, kept)
+  if self.schema and kept.schema and kept.schema.source ~= self.schema.source_text
+    and self.schema.source_text and kept.schema.source then
+    err.raise("store %s: its schema %q differs from the one given: features would get other keys. "
+      .. "Leave --schema out to use the store's, or use another --store", self.directory, schema_name)
+  end
+  if self.schema and kept.schema and kept.schema.statistics then
+    self.schema:restore(kept.schema.statistics)
+  end
+  if not options.read_only and kept.source and self.definition.source.text
+    and kept.source ~= self.definition.source.text then
+    self.edited = true
+    if options.on_notice then
+      options.on_notice(("model %s was edited since the last commit; its tables and params are the "
+        .. "same, so it goes on from step %d"):format(self.name, self:state().step))
+    end
+  end
+  self:load()
+end
+
+function Model:state()
+  return json.decode(self.store:get("state"))
+end
+
+--- Reads rows, dense weights, counters and position from the store.
+function Model:load()
+  local state = self:state()
+  for _, t in ipairs(self.tables) do self.store:load(t) end
+  for _, p in ipairs(self.params) do
+    p:load(self.store:get("param/" .. p.name) or "")
+  end
+  self.step_number = state.step
+  self.position.epoch, self.position.sample = state.epoch, state.sample
+  self.fit = state.fit or {}
+  self.watch_bytes = self.store:get("watch")
+  self:scale_lr(state.lr_factor or 1)
+end
+
+--- Multiplies every learning rate by a factor of the one it was made with.
+---@param factor number
+function Model:scale_lr(factor)
+  self.lr_factor = factor
+  for _, t in ipairs(self.tables) do t:scale_lr(factor) end
+  for _, p in ipairs(self.params) do p:scale_lr(factor) end
+end
+
+--- Applies the model to a batch: logits [n, 1]. In training it records for `backward`; after
+--- `model:eval()` it only computes, and creates no rows.
+---@param batch table
+---@return table tensor
+function Model:__call(batch)
+  if type(batch) ~= "table" or batch.c == nil then
+    err.raise("model %s: expected a batch, got %s", self.name, type(batch))
+  end
+  if self.training then
+    if not self.open then
+      self.train_tape:begin(true, self.step_number + 1)
+      self.open = true
+    end
+    self.batch = batch
+    tape.current = self.train_tape
+  else
+    self.eval_tape:begin(false, self.step_number)
+    tape.current = self.eval_tape
+  end
+  return self.forward(batch)
+end
+
+--- Computes without learning from now on, until `train()`.
+function Model:eval() self.training = false end
+function Model:train() self.training = true end
+
+local function give_up(self, problem)
+  self.broken = problem
+  self.open = false
+  for _, t in ipairs(self.tables) do C.mr_table_drop(t.c) end
+  for _, p in ipairs(self.params) do C.mr_param_zero(p.c) end
+  local batch = self.batch
+  local where = ""
+  if batch then
+    where = (" (epoch %d, the batch of %d samples that ends at sample %d)"):format(batch.epoch,
+      batch.n, tonumber(batch.c.position.sample))
+  end
+  err.raise("model %s: step %d: %s%s; nothing of it is committed. A smaller learning rate may "
+    .. "help", self.name, self.step_number + 1, problem, where)
+end
+
+--- Updates every row and param by the gradients since the last step, each once.
+function Model:step()
+  if self.broken then err.raise("model %s: it stopped: %s", self.name, self.broken) end
+  local step = self.step_number + 1
+  for i = 1, #self.tables do
+    if C.mr_table_push(self.tables[i].c, step) < 0 then give_up(self, ffi.string(C.mr_error())) end
+  end
+  for i = 1, #self.params do
+    if C.mr_param_step(self.params[i].c, step) < 0 then give_up(self, ffi.string(C.mr_error())) end
+  end
+  self.step_number = step
+  self.open = false
+  self.train_tape:reset()
+  local batch = self.batch
+  if batch and batch == self.own_batch then
+    ffi.copy(self.position, batch.c.position, 16)
+  end
+  self.batches_since = self.batches_since + 1
+  if self.store and not self.manual_commits and self:commit_due() then self:commit() end
+end
+
+--- Whether the next commit is due, by batches or by time.
+function Model:commit_due()
+  if not self.store then return false end
+  if self.commit_every then return self.batches_since >= self.commit_every end
+  return C.mr_clock() - self.committed_at >= self.commit_seconds
+end
+
+local function describe(m)
+  local schema = m.schema
+  return encode {
+    name = m.name, seed = m.seed, layout = layout(m), options = plain(m.opt),
+    loss = m.loss_name, module = m.definition.source.module, source = m.definition.source.text,
+    modules = source.modules(),
+    schema = schema and { name = schema.name, module = schema.module, source = schema.source_text,
+      statistics = schema.statistics and schema:statistics() or nil } or nil,
+    data = m.data and m.data ~= schema and m.data.describe and m.data:describe() or nil,
+  }
+end
+
+--- Writes everything as one atomic commit: rows, params, counters, position, fitted statistics.
+function Model:commit()
+  local store = self.store
+  if not store then err.raise("model %s: it has no store to commit to", self.name) end
+  if self.broken then err.raise("model %s: it stopped: %s", self.name, self.broken) end
+  store:begin()
+  local ok, problem = pcall(function()
+    for _, t in ipairs(self.tables) do store:put_table(t) end
+    for _, p in ipairs(self.params) do
+      store:put("param/" .. p.name, C.mr_param_bytes(p.c), tonumber(C.mr_param_len(p.c)))
+    end
+    local description = describe(self)
+    if description ~= self.described then
+      store:put("model", description)
+      self.described = description
+    end
+    store:put("state", encode { step = self.step_number, epoch = tonumber(self.position.epoch),
+      sample = tonumber(self.position.sample), fit = self.fit, lr_factor = self.lr_factor })
+    if self.watch then store:put("watch", self.watch:save()) end
+  end)
+  if not ok then
+    self.described = nil
+    store:abort()
+    error(problem, 0)
+  end
+  store:finish(self.step_number)
+  self.committed_at = C.mr_clock()
+  self.batches_since = 0
+end
+
+local function own_iterator(self, it)
+  self.own_batch = it.batch
+  return it
+end
+
+--- Training batches from the last commit's position on; commits record how far they went.
+---@param part string a part of the schema's files ("train"), or a file
+---@param options table|nil size, epochs, shuffle, window ...; see moonrock.reader
+function Model:batches(part, options)
+  if not self.data then err.raise("model %s: it was given no schema or data", self.name) end
+  local o = {}
+  for name, value in pairs(options or {}) do o[name] = value end
+  o.seed = o.seed or self.seed
+  o.from = { epoch = tonumber(self.position.epoch), sample = tonumber(self.position.sample) }
+  if self.schema and not self.schema:fitted() then
+    self.schema:fit { files = part }
+  end
+  if self.store and not self.described then self:commit() end
+  return own_iterator(self, self.data:batches(part, o))
+end
+
+--- The batches of a stream: "-", a file, or one that grows (`follow = true`).
+function Model:stream(from, options)
+  local o = {}
+  for name, value in pairs(options or {}) do o[name] = value end
+  o.epochs = 1
+  local sample = tonumber(self.position.sample)
+  o.from = { epoch = 0, sample = from == "-" and 0 or sample }
+  o.first_sample = from == "-" and sample or nil
+  if self.store and not self.described then self:commit() end
+  return own_iterator(self, self.data:batches(from, o))
+end
+
+--- Restores the state that `store:checkpoint(name)` kept.
+function Model:restore(name)
+  self.store:restore(name)
+  for i, t in ipairs(self.tables) do
+    err.check(C.mr_table_clear(t.c))
+    self.tables[i] = t
+  end
+  self:load()
+end
+
+--- Everything there is to say about the model and its store.
+---@return table
+function Model:info()
+  local rows, tables = 0, {}
+  for i, t in ipairs(self.tables) do
+    local n = t:rows()
+    rows = rows + n
+    tables[i] = { name = t.name, rows = n, columns = t:layout() }
+  end
+  local params = {}
+  for i, p in ipairs(self.params) do
+    params[i] = { name = p.name, shape = p.shape }
+  end
+  local info = {
+    model = self.name, seed = self.seed, step = self.step_number, table_rows = rows, tables = tables,
+    params = params, options = plain(self.opt), schema = self.schema and self.schema.name or nil,
+    position = { epoch = tonumber(self.position.epoch), samples = tonumber(self.position.sample) },
+  }
+  if self.store then
+    for name, value in pairs(self.store:info()) do
+      if info[name] == nil then info[name] = value end
+    end
+    info.digest = self.store:digest()
+  end
+  return info
+end
+
+--- Closes the store and frees the tables. What was not committed is gone.
+function Model:close()
+  for _, t in ipairs(self.tables) do t:free() end
+  self.tables = {}
+  if self.store then self.store:close() end
+  self.store = nil
+end
+
+Model.encode = encode
+
+return Model

@@ -1,0 +1,46 @@
+--- The online loop: every batch is scored before it is learned from, and weights, metrics and the
+-- position in the stream are committed together.
+local C = require "moonrock.ffi"
+local err = require "moonrock.error"
+local metrics = require "moonrock.metrics"
+local trainer = require "moonrock.trainer"
+
+local stream = {}
+
+local OPTIONS = { size = true, max_wait = true, follow = true, bad_lines = true, window = true,
+  every = true, on_line = true }
+
+--- Learns from a stream until it ends or a signal arrives; then commits.
+---@param model table
+---@param from string "-", a file
+---@param options table|nil size, max_wait (seconds), follow, bad_lines, window (samples of the
+--- windowed metrics), every (samples between lines), on_line(watch)
+---@return table cumulative metrics
+function stream.learn(model, from, options)
+  local o = options or {}
+  for name in pairs(o) do
+    if not OPTIONS[name] then err.raise("mr.learn has no option %q", tostring(name)) end
+  end
+  local watch = metrics.watch { window = o.window, every = o.every }
+  if model.watch_bytes then watch:load(model.watch_bytes) end
+  model.watch = watch
+  model.manual_commits = true
+  local batches = model:stream(from, { size = o.size, max_wait = o.max_wait, follow = o.follow,
+    bad_lines = o.bad_lines, shuffle = false })
+  for batch in batches do
+    local logits = model(batch)
+    watch:add(logits, batch.label)
+    trainer.loss(model, logits, batch):backward()
+    model:step()
+    if watch:due() and o.on_line then o.on_line(watch) end
+    if model:commit_due() then model:commit() end
+    trainer.poll_interrupt(model)
+  end
+  batches:close()
+  if model.store then model:commit() end
+  local signal = C.mr_interrupted()
+  if signal ~= 0 then error({ interrupted = signal }, 0) end
+  return watch
+end
+
+return stream

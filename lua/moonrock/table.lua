@@ -1,0 +1,153 @@
+--- Tables: rows of named columns behind 64-bit keys (runtime/table.c). Calling one with a batch
+-- pulls the batch's rows and returns their columns: `local r = row(x)`, then `r.w:sum()`.
+local ffi = require "ffi"
+local C = require "moonrock.ffi"
+local err = require "moonrock.error"
+local initializer = require "moonrock.initializer"
+local optim = require "moonrock.optim"
+local pool = require "moonrock.pool"
+local tape = require "moonrock.tape"
+
+local Table = {}
+Table.__index = Table
+
+local RINGS = 16 -- lookups of this many pulls have handles of their own
+
+local function sorted_names(columns)
+  local names = {}
+  for name in pairs(columns) do names[#names + 1] = name end
+  table.sort(names)
+  return names
+end
+
+local function column_check(name, at, column, option)
+  if type(column) ~= "table" then
+    err.raise("table %q: column %q is a %s, expected { dim = , init = , optim = }", name, at,
+      type(column))
+  end
+  for key in pairs(column) do
+    if not option[key] then
+      err.raise("table %q: column %q has no option %q, expected dim, init or optim", name, at,
+        tostring(key))
+    end
+  end
+  local dim = column.dim
+  if type(dim) ~= "number" or dim < 1 or dim > 65535 or dim % 1 ~= 0 then
+    err.raise("table %q: column %q has dim %s, expected a whole number from 1 to 65535", name, at,
+      tostring(dim))
+  end
+end
+
+local COLUMN_OPTIONS = { dim = true, init = true, optim = true }
+
+--- Makes a table. Columns are kept in the order of their names.
+---@param name string
+---@param id integer its number in the store, from 0
+---@param seed integer|ffi.cdata* the model's
+---@param columns table<string, { dim: integer, init: any, optim: table }>
+---@param default_optim table for columns that name none
+---@return table
+function Table.new(name, id, seed, columns, default_optim)
+  if type(columns) ~= "table" or next(columns) == nil then
+    err.raise("table %q: expected columns, as { w = { dim = 1 } }", name)
+  end
+  local names = sorted_names(columns)
+  local description = ffi.new("mr_column[?]", #names)
+  local anchors = {}
+  for i, column_name in ipairs(names) do
+    local column = columns[column_name]
+    column_check(name, column_name, column, COLUMN_OPTIONS)
+    anchors[i] = column_name
+    description[i - 1].name = column_name
+    description[i - 1].dim = column.dim
+    initializer.write(column.init, description[i - 1].init)
+    optim.write(column.optim or default_optim, description[i - 1].optim)
+  end
+  local c = err.check(C.mr_table_new(name, id, seed, description, #names))
+  local self = setmetatable({ c = ffi.gc(c, C.mr_table_free), name = name, id = id,
+    names = anchors, dims = {}, rings = {}, ring = 0, base_lr = {} }, Table)
+  for i, column_name in ipairs(names) do
+    self.dims[i] = columns[column_name].dim
+    self.base_lr[i] = C.mr_table_optim(c, i - 1).lr
+  end
+  for r = 1, RINGS do
+    local row = {}
+    for i, column_name in ipairs(names) do
+      row[column_name] = pool.column(name, column_name, i - 1, self.dims[i])
+    end
+    self.rings[r] = row
+  end
+  return self
+end
+
+--- Looks up the rows of a batch's keys, each distinct key once. The columns returned last until
+-- the step is over.
+---@param batch table
+---@return table<string, table> columns by name
+function Table:__call(batch)
+  if type(batch) ~= "table" or batch.c == nil then
+    err.raise("table %q: expected a batch, got %s", self.name, type(batch))
+  end
+  local t = tape.current
+  if not t then err.raise("table %q: looked up outside of a model's function", self.name) end
+  local lookup = C.mr_table_pull(self.c, t.c, batch.c)
+  if lookup < 0 then err.check(lookup) end
+  self.ring = self.ring % RINGS + 1
+  local row = self.rings[self.ring]
+  for i = 1, #self.names do
+    pool.bind(row[self.names[i]], t, lookup)
+  end
+  return row
+end
+
+--- Scales every column's learning rate by a factor of the one it was made with.
+---@param factor number
+function Table:scale_lr(factor)
+  for i = 1, #self.names do
+    C.mr_table_optim(self.c, i - 1).lr = self.base_lr[i] * factor
+  end
+end
+
+--- Number of rows that were ever updated.
+---@return integer
+function Table:rows() return C.mr_table_rows(self.c) end
+
+--- The weights of a key, as they are or as they would begin.
+---@param key integer|ffi.cdata*
+---@param column string
+---@return number[] weights
+---@return number[] state of the optimizer
+---@return integer updates so far; 0 for a key without a row
+function Table:peek(key, column)
+  for i, name in ipairs(self.names) do
+    if name == column then
+      local n = C.mr_table_state(self.c, i - 1)
+      local out = ffi.new("float[?]", n)
+      local updates = err.check(C.mr_table_peek(self.c, i - 1, key, out))
+      local weights, state = {}, {}
+      for k = 0, n - 1 do
+        if k < self.dims[i] then weights[k + 1] = out[k] else state[k - self.dims[i] + 1] = out[k] end
+      end
+      return weights, state, updates
+    end
+  end
+  err.raise("table %q has no column %q", self.name, tostring(column))
+end
+
+--- The columns as one line of text: what a store compares a model by.
+function Table:layout()
+  local parts = {}
+  for i, name in ipairs(self.names) do
+    local floats = C.mr_table_state(self.c, i - 1)
+    parts[i] = ("%s dim %d optimizer %d state %d"):format(name, self.dims[i],
+      C.mr_table_optim(self.c, i - 1).kind, floats - self.dims[i])
+  end
+  return table.concat(parts, ", ")
+end
+
+function Table:free()
+  C.mr_table_free(ffi.gc(self.c, nil))
+  self.c = nil
+end
+
+return Table

@@ -1,0 +1,62 @@
+/* base.h - what every room of the runtime stands on: errors, memory, threads, random numbers. */
+#ifndef MR_BASE_H
+#define MR_BASE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "moonrock.h"
+
+#define ALIGNMENT 64
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
+
+/* Keeps a message for mr_error() and returns -1. */
+int fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* The same where a pointer is returned: `return fail_null(...)`. */
+void *fail_null(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* The allocator: 64-byte aligned, contents undefined (or zero), NULL after fail(). Blocks of
+ * 2 MiB and more ask for huge pages. `resize` keeps the first old_len bytes. */
+void *memory_new(size_t len);
+void *memory_zero(size_t len);
+void *memory_resize(void *p, size_t old_len, size_t len);
+void memory_free(void *p);
+
+/* Room for `need` elements of `size` bytes in a growing array of *room; -1 after fail(). */
+int memory_reserve(void **array, size_t *room, size_t need, size_t size);
+
+/* An arena: memory that is given out in order and taken back at once. It grows by blocks that
+ * never move; a reset merges them, so that a steady state needs no allocation. */
+typedef struct arena arena;
+arena *arena_new(void);
+void arena_free(arena *a);
+void *arena_take(arena *a, size_t len); /* 64-byte aligned, undefined; NULL after fail() */
+void arena_reset(arena *a);
+
+/* Runs task(context, piece) for every piece in [0, pieces) on the threads of the pool and
+ * waits. Pieces are taken in order of their number, by whichever thread is free, so their
+ * number and bounds must depend on the data alone. A call inside a piece runs in place. */
+typedef void task(void *context, size_t piece);
+void parallel(size_t pieces, task *run, void *context);
+
+/* splitmix64's output function: a bijection that mixes all bits. */
+static inline uint64_t mix64(uint64_t x)
+{
+    x ^= x >> 30;
+    x *= 0xbf58476d1ce4e5b9ull;
+    x ^= x >> 27;
+    x *= 0x94d049bb133111ebull;
+    return x ^ (x >> 31);
+}
+
+/* The i-th number of the counter-based stream `seed`. */
+static inline uint64_t random_at(uint64_t seed, uint64_t i)
+{
+    return mix64(seed + (i + 1) * 0x9e3779b97f4a7c15ull);
+}
+
+/* Fills out[0..n) with the fresh weights of stream `seed`. */
+void init_fill(const mr_init *init, uint64_t seed, size_t n, float *out);
+
+#endif

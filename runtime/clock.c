@@ -1,0 +1,56 @@
+/* clock.c - time, signals and the hash: what the base asks of the system. */
+#include <signal.h>
+#include <time.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "base.h"
+
+const char *mr_version(void)
+{
+    return "0.1.0";
+}
+
+double mr_clock(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+double mr_clock_wall(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static volatile sig_atomic_t caught;
+
+static void on_signal(int number)
+{
+    if (caught) { /* the second one ends the process, as if it had not been caught */
+        signal(number, SIG_DFL);
+        raise(number);
+    }
+    caught = number;
+}
+
+void mr_interrupt_catch(void)
+{
+    struct sigaction action = {.sa_handler = on_signal}; /* no SA_RESTART: a read wakes up */
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+int mr_interrupted(void)
+{
+    return caught;
+}
+
+uint64_t mr_hash(const void *bytes, size_t len, uint64_t seed)
+{
+    return XXH3_64bits_withSeed(bytes, len, seed);
+}

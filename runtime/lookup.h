@@ -1,0 +1,46 @@
+/* lookup.h - what a pull of a table leaves for the operations of a tape: which row each entry of
+ * the batch means, and the other way round, which entries mean a row.
+ *
+ * "Unique u" is the u-th distinct key of the batch. Rows are read in place: row[u] points at the
+ * row in the table's slab (or at a fresh one in the tape's arena), and the weights of column c
+ * start `column[c].offset` reals behind it. Gradients of unique u stand in grad + u * grad_width,
+ * those of column c at column[c].grad_offset. All of it lives in the tape's arena. */
+#ifndef MR_LOOKUP_H
+#define MR_LOOKUP_H
+
+#include "moonrock.h"
+
+typedef struct lookup_column {
+    const char *name;
+    uint32_t dim;
+    uint32_t offset;      /* in reals, from the row's pointer */
+    uint32_t grad_offset; /* in reals */
+} lookup_column;
+
+/* One entry of the batch and the sample that owns it. */
+typedef struct occurrence {
+    uint32_t entry;
+    uint32_t sample;
+} occurrence;
+
+typedef struct lookup {
+    const mr_batch *batch;
+    const char *table; /* name, for messages */
+    const lookup_column *column;
+    uint32_t columns;
+    uint32_t unique;     /* number of distinct keys */
+    uint32_t grad_width; /* reals a unique */
+    const uint32_t *at;  /* [entries]: the unique of each entry */
+    void **row;          /* [unique] */
+    /* Only on a training tape: the occurrences of unique u, in the order of the samples, are
+     * occurrence[start[u]] .. occurrence[start[u + 1]). */
+    const uint32_t *start;
+    const occurrence *occurrence;
+    /* [unique, grad_width] reals, zeroed and allocated by the first backward that adds to it
+     * (lookup_grad()), else NULL. */
+    void *grad;
+    const uint32_t *shard; /* [SHARDS + 1]: the uniques of a table's shard (table_room.h) */
+    struct lookup *next; /* the table's, in the order of the pulls of this step */
+} lookup;
+
+#endif

@@ -1,0 +1,155 @@
+/* memory.c - the one allocator, and arenas on top of it. Every block is 64-byte aligned;
+ * a block of 2 MiB and more is aligned to that and asks for huge pages, which halves the cost of
+ * a random access (runtime/README.md has the measurement). */
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base.h"
+
+#define HUGE_PAGE ((size_t)2 << 20)
+
+static atomic_size_t calls;
+
+double mr_memory_calls(void)
+{
+    return (double)atomic_load(&calls);
+}
+
+double mr_memory_peak(void)
+{
+    FILE *f = fopen("/proc/self/status", "r");
+    if (!f)
+        return 0;
+    char line[256];
+    double kib = 0;
+    while (fgets(line, sizeof line, f))
+        if (sscanf(line, "VmHWM: %lf", &kib) == 1)
+            break;
+    fclose(f);
+    return kib * 1024;
+}
+
+void *memory_new(size_t len)
+{
+    atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed);
+    size_t align = len >= HUGE_PAGE ? HUGE_PAGE : ALIGNMENT;
+    void *p = NULL;
+    if (len > SIZE_MAX / 2 || posix_memalign(&p, align, len ? len : 1))
+        return fail_null("memory: out of memory for %zu bytes", len);
+    if (align == HUGE_PAGE)
+        madvise(p, len, MADV_HUGEPAGE);
+    return p;
+}
+
+void *memory_zero(size_t len)
+{
+    void *p = memory_new(len);
+    return p ? memset(p, 0, len) : NULL;
+}
+
+void *memory_resize(void *p, size_t old_len, size_t len)
+{
+    void *q = memory_new(len);
+    if (!q)
+        return NULL;
+    if (p)
+        memcpy(q, p, MIN(old_len, len));
+    memory_free(p);
+    return q;
+}
+
+void memory_free(void *p)
+{
+    free(p);
+}
+
+int memory_reserve(void **array, size_t *room, size_t need, size_t size)
+{
+    if (need <= *room)
+        return 0;
+    size_t grown = MAX(need, *room + *room / 2 + 16);
+    void *p = memory_resize(*array, *room * size, grown * size);
+    if (!p)
+        return -1;
+    *array = p;
+    *room = grown;
+    return 0;
+}
+
+/* ---- arenas: a list of blocks, the newest first; only the newest gives out memory -------- */
+
+typedef struct block {
+    struct block *older;
+    size_t size; /* bytes after the header's 64 */
+    size_t used;
+} block;
+
+struct arena {
+    block *newest;
+    size_t taken; /* bytes given out since the last reset, over all blocks */
+};
+
+#define ARENA_FIRST ((size_t)64 << 10)
+
+arena *arena_new(void)
+{
+    return memory_zero(sizeof(arena));
+}
+
+static void blocks_free(block *b)
+{
+    while (b) {
+        block *older = b->older;
+        memory_free(b);
+        b = older;
+    }
+}
+
+void arena_free(arena *a)
+{
+    if (!a)
+        return;
+    blocks_free(a->newest);
+    memory_free(a);
+}
+
+static block *block_new(size_t size, block *older)
+{
+    block *b = memory_new(ALIGNMENT + size);
+    if (b)
+        *b = (block){older, size, 0};
+    return b;
+}
+
+void *arena_take(arena *a, size_t len)
+{
+    len = (len + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
+    block *b = a->newest;
+    if (!b || b->size - b->used < len) {
+        size_t size = MAX(MAX(len, ARENA_FIRST), b ? 2 * b->size : 0);
+        b = block_new(size, a->newest);
+        if (!b)
+            return NULL;
+        a->newest = b;
+    }
+    void *p = (char *)b + ALIGNMENT + b->used;
+    b->used += len;
+    a->taken += len;
+    return p;
+}
+
+void arena_reset(arena *a)
+{
+    block *b = a->newest;
+    if (b && b->older) { /* one block that holds it all, with room for a step a little larger */
+        size_t size = a->taken + a->taken / 4;
+        blocks_free(b);
+        a->newest = block_new(size, NULL); /* on failure the next take tries again */
+    } else if (b) {
+        b->used = 0;
+    }
+    a->taken = 0;
+}

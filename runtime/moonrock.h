@@ -1,0 +1,245 @@
+/* moonrock.h - the public interface of the runtime, and its manual.
+ *
+ * The text between the two marker lines is, unchanged, what Lua's FFI reads.
+ *
+ * Conventions
+ *   - A function that can fail returns -1 or NULL and leaves a message in the calling
+ *     thread's buffer: mr_error(). The message names its subject first.
+ *   - What a `*_new` or `*_open` returns is freed by its `*_free` or `*_close`; no other
+ *     pointer is kept after a call. "Owned by X" means: valid until X is freed, or until
+ *     the moment said.
+ *   - Keys are uint64_t, all 2^64 of them legal. `n` is a count, `dim` a width in floats,
+ *     `len` a length in bytes. Shapes are written [rows, columns], row-major.
+ *   - Nothing here prints, exits, or calls Lua. One thread calls these functions; what
+ *     they fork inside has joined when they return, but for the reader's own thread.
+ *   - Results do not depend on the number of threads. */
+#ifndef MOONROCK_H
+#define MOONROCK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#pragma GCC visibility push(default)
+
+/*--- cdef begin ---*/
+
+/* ---- base ------------------------------------------------------------------------ */
+
+/* The calling thread's last error; "" if there was none. Owned by the thread. */
+const char *mr_error(void);
+
+/* Version of the library, as "1.2.3"; the Lua half refuses to load with another. */
+const char *mr_version(void);
+
+/* Sets the number of threads of the pool, the caller's included: 1 to 256. */
+int mr_threads_set(int n);
+int mr_threads(void);
+
+/* Seconds of a monotonic clock, and of the wall clock since 1970. */
+double mr_clock(void);
+double mr_clock_wall(void);
+
+/* Catches SIGINT and SIGTERM from now on: the first only raises a flag, the second ends the
+ * process at once. mr_interrupted() is 0, or the number of the first signal caught. */
+void mr_interrupt_catch(void);
+int mr_interrupted(void);
+
+/* 64-bit hash (XXH3) of len bytes under a seed. */
+uint64_t mr_hash(const void *bytes, size_t len, uint64_t seed);
+
+/* Largest resident size of this process so far (VmHWM), in bytes. */
+double mr_memory_peak(void);
+
+/* How many times the runtime's allocator was called: a steady step adds none. */
+double mr_memory_calls(void);
+
+/* ---- data: batches --------------------------------------------------------------- */
+
+/* How far the data has been consumed: the next sample of the next batch. */
+typedef struct mr_position {
+    int64_t epoch;  /* from 0 */
+    int64_t sample; /* samples of this epoch consumed */
+} mr_position;
+
+/* Some samples, in compressed rows: sample s owns the entries offsets[s]..offsets[s+1). An
+ * entry is a key, its value and its field. Owned by the reader, valid until its next batch. */
+typedef struct mr_batch {
+    int32_t n;              /* samples */
+    int32_t entries;        /* offsets[n] */
+    int32_t fields;         /* number of fields; 0: samples are plain sets of keys */
+    int32_t last_of_epoch;  /* 1 in the last batch of an epoch */
+    const uint64_t *keys;   /* [entries] */
+    const float *values;    /* [entries], or NULL: all are 1 */
+    const uint16_t *field;  /* [entries], or NULL: every sample has `fields` entries, the
+                               j-th of field j */
+    const uint32_t *offsets;/* [n + 1] */
+    const float *label;     /* [n], or NULL: the data has none */
+    const float *weight;    /* [n], or NULL: all are 1 */
+    mr_position position;   /* after this batch */
+} mr_batch;
+
+/* ---- table ----------------------------------------------------------------------- */
+
+/* An optimizer with its settings; see SEMANTICS in runtime/README.md. Unused ones are 0. */
+typedef enum mr_optim_kind {
+    MR_SGD, MR_ADAGRAD, MR_ADAM, MR_ADAMW, MR_FTRL
+} mr_optim_kind;
+
+typedef struct mr_optim {
+    int32_t kind;        /* mr_optim_kind */
+    int32_t global_step; /* Adam, AdamW: bias correction by the model's step, not the row's */
+    float lr;            /* learning rate; FTRL's alpha */
+    float l1, l2;        /* FTRL's; l2 elsewhere: g += l2 w */
+    float beta;          /* FTRL */
+    float beta1, beta2;  /* Adam, AdamW */
+    float eps;           /* Adagrad, Adam, AdamW */
+    float init;          /* Adagrad: the sum of squares starts here */
+    float momentum;      /* SGD */
+    float decay;         /* AdamW: w -= lr decay w, on touch */
+} mr_optim;
+
+/* A fresh weight, as a pure function of (seed, table, column, key, coordinate). */
+typedef enum mr_init_kind {
+    MR_CONSTANT,        /* a */
+    MR_UNIFORM,         /* from a to b */
+    MR_NORMAL,          /* mean a, deviation b */
+    MR_TRUNCATED_NORMAL /* the same, within 2 b of a */
+} mr_init_kind;
+
+typedef struct mr_init {
+    int32_t kind; /* mr_init_kind */
+    float a, b;
+} mr_init;
+
+typedef struct mr_column {
+    const char *name; /* copied */
+    uint32_t dim;     /* floats, 1 to 65535 */
+    mr_init init;
+    mr_optim optim;
+} mr_column;
+
+typedef struct mr_table mr_table;
+typedef struct mr_tape mr_tape;
+
+/* A table of n named columns (1 to 16), empty. id (from 0) numbers it in the store; name and
+ * seed enter every fresh weight. */
+mr_table *mr_table_new(const char *name, uint32_t id, uint64_t seed,
+                       const mr_column *columns, size_t n);
+void mr_table_free(mr_table *t);
+
+/* Number of rows that were ever pushed. */
+double mr_table_rows(const mr_table *t);
+
+/* The settings of column c, to change the learning rate by. Owned by the table. */
+mr_optim *mr_table_optim(mr_table *t, int c);
+
+/* Looks up the rows of all keys of a batch, each distinct key once, for the operations of a
+ * tape. A training tape makes room for keys not seen before; another one reads their fresh
+ * values and writes nothing. The batch must stay until the tape is reset. Returns the number
+ * of the lookup on the tape, or -1. */
+int mr_table_pull(mr_table *t, mr_tape *tape, const mr_batch *batch);
+
+/* Updates every row that got a gradient since the last push, once: gradients of the same key
+ * are summed in the order of lookups and samples. `step` is the model's step that this makes,
+ * from 1. Returns the number of rows updated, or -1 when one was not finite (then none is). */
+int mr_table_push(mr_table *t, uint64_t step);
+
+/* Forgets the lookups and gradients since the last push. */
+void mr_table_drop(mr_table *t);
+
+/* Reads the row of a key: weights [dim] of column c as they are, or fresh ones, then its
+ * optimizer state. Returns its update count, 0 for a key without a row. out holds
+ * mr_table_state(t, c) floats. */
+double mr_table_peek(mr_table *t, int c, uint64_t key, float *out);
+
+/* Floats of column c and its state in a row. */
+int mr_table_state(const mr_table *t, int c);
+
+/* Steps through the keys of the rows in ascending order: fills keys with up to n of them, all
+ * >= from, and returns how many. */
+int mr_table_keys(mr_table *t, uint64_t from, size_t n, uint64_t *keys);
+
+/* ---- params: dense weights ---------------------------------------------------------- */
+
+typedef struct mr_param mr_param;
+
+/* A dense weight of up to four dimensions, with its optimizer. init as for tables, keyed by
+ * (seed, name, coordinate). trainable 0: a buffer that is saved, but not optimized. */
+mr_param *mr_param_new(const char *name, uint64_t seed, const int32_t *dim, size_t rank,
+                       mr_init init, mr_optim optim, int trainable);
+void mr_param_free(mr_param *p);
+float *mr_param_data(mr_param *p);  /* owned by the param */
+mr_optim *mr_param_optim(mr_param *p);
+
+/* One optimizer step by the gradient of the backward passes since the last one, if any. */
+int mr_param_step(mr_param *p, uint64_t step);
+/* Drops that gradient. */
+void mr_param_zero(mr_param *p);
+
+/* Weights, state and counters as bytes, for the store. Owned by the param. load returns -1 if
+ * they are of another shape. */
+const void *mr_param_bytes(mr_param *p);
+size_t mr_param_len(const mr_param *p);
+int mr_param_load(mr_param *p, const void *bytes, size_t len);
+
+/* ---- metrics --------------------------------------------------------------------------- */
+
+/* What predictions are worth. NaN where it is not defined: every mean of no samples, the AUC
+ * of samples of one class, and logloss, accuracy and AUC of a regression. */
+typedef struct mr_score {
+    double rows;       /* samples */
+    double weight;     /* the sum of their weights; what follows is weighted by them */
+    double label;      /* mean label */
+    double prediction; /* mean prediction: sigmoid(logit), or the score of a regression */
+    double logloss;    /* mean of -y ln p - (1 - y) ln(1 - p) */
+    double accuracy;   /* part on the right side of 1/2 */
+    double rmse;       /* root of the mean of (prediction - label)^2 */
+    double auc;        /* chance that a positive scores above a negative, ties counted half */
+    double auc_error;  /* the exact AUC is within this of auc; 0 for an exact one */
+} mr_score;
+
+typedef struct mr_metrics mr_metrics;
+
+/* An empty accumulator, of logits and binary labels (0 or 1, or -1 or 1) or of a regression.
+ * bins 0: exact, 8 bytes a sample, twice that once read. Otherwise a power of two from 32 to
+ * 2^20: 16 bytes a bin, whatever the number of samples, and an AUC within auc_error. */
+mr_metrics *mr_metrics_new(int regression, int bins);
+void mr_metrics_free(mr_metrics *m);
+void mr_metrics_reset(mr_metrics *m);
+
+/* Adds n samples, all or (after an error: a NaN, a label that is none) nothing. weight may be
+ * NULL: all are 1. */
+int mr_metrics_add(mr_metrics *m, const float *score, const float *label, const float *weight,
+                   int n);
+int mr_metrics_add_batch(mr_metrics *m, const float *score, const mr_batch *batch);
+
+/* The metrics of what was added so far; more may be added later. */
+int mr_metrics_read(mr_metrics *m, mr_score *out);
+
+/* Progressive validation: the last `window` samples exactly, and all so far by bins. */
+typedef struct mr_watch mr_watch;
+
+mr_watch *mr_watch_new(int regression, int window);
+void mr_watch_free(mr_watch *w);
+int mr_watch_add(mr_watch *w, const float *score, const mr_batch *batch);
+int mr_watch_read(mr_watch *w, mr_score *window, mr_score *all);
+
+/* Batches added so far. */
+double mr_watch_batches(const mr_watch *w);
+
+/* The state as bytes, for the store: a function of the samples alone. Owned by the watch, until
+ * the next call; mr_watch_len is their number. load refuses those of another window. */
+const void *mr_watch_bytes(mr_watch *w);
+size_t mr_watch_len(const mr_watch *w);
+int mr_watch_load(mr_watch *w, const void *bytes, size_t len);
+
+/*--- cdef end ---*/
+
+#pragma GCC visibility pop
+#ifdef __cplusplus
+}
+#endif
+#endif

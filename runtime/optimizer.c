@@ -1,0 +1,60 @@
+/* optimizer.c - which rule an optimizer means, the state it needs, and the settings it takes. */
+#include "optimizer.h"
+
+#include <math.h>
+
+#include "kernel.h"
+
+KERNEL_PICK(optimizer_rules, optimizer_rules)
+
+uint32_t optimizer_state(const mr_optim *o)
+{
+    switch (o->kind) {
+    case MR_SGD:
+        return o->momentum != 0;
+    case MR_ADAGRAD:
+        return 1;
+    default:
+        return 2;
+    }
+}
+
+void optimizer_begin(const mr_optim *o, size_t n, const float *w, float *state)
+{
+    size_t floats = optimizer_state(o) * n;
+    for (size_t i = 0; i < floats; i++)
+        state[i] = o->kind == MR_ADAGRAD ? o->init : 0;
+    if (o->kind == MR_FTRL) /* z such that w(z, n = 0) is the fresh weight */
+        for (size_t i = 0; i < n; i++)
+            if (w[i] != 0)
+                state[i] = -w[i] * (o->beta / o->lr + o->l2) - copysignf(o->l1, w[i]);
+}
+
+optimizer_rule *optimizer_of(const mr_optim *o)
+{
+    return optimizer_rules_pick()->rule[o->kind];
+}
+
+int optimizer_check(const mr_optim *o, const char *subject)
+{
+    if (o->kind < MR_SGD || o->kind > MR_FTRL)
+        return fail("%s: optimizer kind %d is unknown", subject, o->kind);
+    const struct {
+        const char *name;
+        float value;
+        float below; /* the value's upper bound, not reached */
+    } setting[] = {
+        {"lr", o->lr, INFINITY},         {"l1", o->l1, INFINITY},
+        {"l2", o->l2, INFINITY},         {"beta", o->beta, INFINITY},
+        {"beta1", o->beta1, 1},          {"beta2", o->beta2, 1},
+        {"eps", o->eps, INFINITY},       {"init", o->init, INFINITY},
+        {"momentum", o->momentum, 1},    {"decay", o->decay, INFINITY},
+    };
+    for (size_t i = 0; i < sizeof setting / sizeof *setting; i++)
+        if (!(setting[i].value >= 0 && setting[i].value < setting[i].below))
+            return fail("%s: %s is %g, expected a number from 0 to below %g", subject,
+                        setting[i].name, setting[i].value, setting[i].below);
+    if (o->kind == MR_FTRL && !(o->lr > 0))
+        return fail("%s: lr of FTRL is %g, expected more than 0", subject, o->lr);
+    return 0;
+}

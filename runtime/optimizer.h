@@ -1,0 +1,29 @@
+/* optimizer.h - the update rules, for rows and for dense weights alike. */
+#ifndef MR_OPTIMIZER_H
+#define MR_OPTIMIZER_H
+
+#include "moonrock.h"
+
+/* Floats of state for each weight: 0 to 2. */
+uint32_t optimizer_state(const mr_optim *o);
+
+/* Sets up the state [optimizer_state() vectors of n floats] of fresh weights w. */
+void optimizer_begin(const mr_optim *o, size_t n, const float *w, float *state);
+
+/* One update of w[0..n) by the gradient g. t is the update's number, from 1: the row's own, or the
+ * model's for dense weights and where o->global_step says so. */
+typedef void optimizer_rule(const mr_optim *o, uint64_t t, size_t n, const float *g, float *w,
+                            float *state);
+
+/* The rule of o->kind, in the variant for this processor. */
+optimizer_rule *optimizer_of(const mr_optim *o);
+
+/* -1 after fail() if a setting is out of range; `subject` starts the message. */
+int optimizer_check(const mr_optim *o, const char *subject);
+
+/* The rules, by mr_optim_kind: one such table for each instruction set (kernel.h). */
+typedef struct optimizer_rules {
+    optimizer_rule *rule[5];
+} optimizer_rules;
+
+#endif

@@ -1,0 +1,592 @@
+/* table.c - the row cache: pull finds the rows of a batch, push updates them. table_room.h has
+ * the layout. A pull walks in three forks: entries are sorted by shard, each shard finds its
+ * distinct keys, and each entry learns its unique. The order of the uniques (by shard, then by
+ * first occurrence) depends on the batch alone. */
+#include "table_room.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tape.h"
+
+/* ---- making and freeing ---- */
+
+static char *copy_text(const char *text)
+{
+    size_t len = strlen(text) + 1;
+    char *copy = memory_new(len);
+    return copy ? memcpy(copy, text, len) : NULL;
+}
+
+/* Narrow columns stand behind the header, wide ones on lines of their own. */
+static void layout_rows(mr_table *t)
+{
+    uint32_t at = sizeof(row) + 4 * t->columns;
+    for (int wide = 0; wide <= 1; wide++)
+        for (uint32_t c = 0; c < t->columns; c++) {
+            table_column *column = &t->column[c];
+            if ((column->dim >= 16) != wide)
+                continue;
+            if (wide)
+                at = (at + 63) & ~63u;
+            column->offset = at;
+            at += 4 * (column->dim + column->state);
+        }
+    t->row_bytes = (at + 63) & ~63u;
+    for (uint32_t c = 0; c < t->columns; c++) {
+        t->layout[c] = (lookup_column){t->column[c].name, t->column[c].dim,
+                                       t->column[c].offset / 4, t->grad_width};
+        t->grad_width += t->column[c].dim;
+    }
+}
+
+static int column_begin(mr_table *t, table_column *to, const mr_column *from, uint64_t seed)
+{
+    char subject[256];
+    snprintf(subject, sizeof subject, "table %s, column %s", t->name, from->name);
+    if (from->dim < 1 || from->dim > 65535)
+        return fail("%s: dim is %u, expected 1 to 65535", subject, from->dim);
+    if (optimizer_check(&from->optim, subject))
+        return -1;
+    to->name = copy_text(from->name);
+    if (!to->name)
+        return -1;
+    to->init = from->init;
+    to->optim = from->optim;
+    to->dim = from->dim;
+    to->state = optimizer_state(&from->optim) * from->dim;
+    to->seed = mr_hash(from->name, strlen(from->name), mr_hash(t->name, strlen(t->name), seed));
+    return 0;
+}
+
+mr_table *mr_table_new(const char *name, uint32_t id, uint64_t seed, const mr_column *columns,
+                       size_t n)
+{
+    if (n < 1 || n > COLUMNS_MAX)
+        return fail_null("table %s: %zu columns, expected 1 to %d", name, n, COLUMNS_MAX);
+    mr_table *t = memory_zero(sizeof *t);
+    if (!t)
+        return NULL;
+    t->id = id;
+    t->last = &t->first;
+    t->name = copy_text(name);
+    int bad = !t->name;
+    for (size_t c = 0; c < n && !bad; c++) {
+        bad = column_begin(t, &t->column[c], &columns[c], seed);
+        t->columns++;
+    }
+    for (int s = 0; s < SHARDS && !bad; s++)
+        bad = shard_reserve(&t->shard[s], 1);
+    if (bad) {
+        mr_table_free(t);
+        return NULL;
+    }
+    layout_rows(t);
+    return t;
+}
+
+void mr_table_free(mr_table *t)
+{
+    if (!t)
+        return;
+    for (int i = 0; i < SHARDS; i++) {
+        shard *s = &t->shard[i];
+        memory_free(s->index);
+        memory_free(s->dirty);
+        for (uint32_t k = 0; k < s->segments; k++)
+            memory_free(s->segment[k]);
+    }
+    for (uint32_t c = 0; c < t->columns; c++)
+        memory_free(t->column[c].name);
+    memory_free(t->merged);
+    memory_free(t->merged_grad);
+    memory_free(t->sorted);
+    memory_free(t->name);
+    memory_free(t);
+}
+
+double mr_table_rows(const mr_table *t)
+{
+    size_t rows = 0;
+    for (int s = 0; s < SHARDS; s++)
+        rows += t->shard[s].rows;
+    return (double)rows;
+}
+
+mr_optim *mr_table_optim(mr_table *t, int c)
+{
+    return &t->column[c].optim;
+}
+
+int mr_table_state(const mr_table *t, int c)
+{
+    return (int)(t->column[c].dim + t->column[c].state);
+}
+
+/* ---- shards ---- */
+
+static index_entry *index_place(index_entry *index, size_t size, uint64_t key, uint64_t hash)
+{
+    size_t i = hash & (size - 1);
+    while (index[i].slot != NO_SLOT && index[i].key != key)
+        i = (i + 1) & (size - 1);
+    return &index[i];
+}
+
+int shard_reserve(shard *s, size_t more)
+{
+    size_t need = s->slots + more, size = s->index_size ? s->index_size : 64;
+    while (need * 8 > size * 5)
+        size *= 2;
+    if (size == s->index_size)
+        return 0;
+    index_entry *index = memory_new(size * sizeof *index);
+    if (!index)
+        return -1;
+    memset(index, 0xff, size * sizeof *index);
+    for (size_t i = 0; i < s->index_size; i++)
+        if (s->index[i].slot != NO_SLOT)
+            *index_place(index, size, s->index[i].key, key_hash(s->index[i].key)) = s->index[i];
+    memory_free(s->index);
+    s->index = index;
+    s->index_size = size;
+    return 0;
+}
+
+void row_fresh(const mr_table *t, uint64_t key, row *r)
+{
+    *r = (row){.key = key};
+    for (uint32_t c = 0; c < t->columns; c++) {
+        const table_column *column = &t->column[c];
+        float *w = row_column(t, r, c);
+        r->count[c] = 0;
+        init_fill(&column->init, mix64(column->seed ^ mix64(key)), column->dim, w);
+        optimizer_begin(&column->optim, column->dim, w, w + column->dim);
+    }
+}
+
+index_entry *shard_find_or_add(mr_table *t, shard *s, uint64_t key, uint64_t hash)
+{
+    index_entry *e = index_place(s->index, s->index_size, key, hash);
+    if (e->slot != NO_SLOT)
+        return e;
+    unsigned k = 63 - (unsigned)__builtin_clzll((uint64_t)s->slots + SEGMENT_FIRST) - 6;
+    if (k >= s->segments) {
+        if (k >= SEGMENTS_MAX || s->slots >= NO_SLOT - 1)
+            return fail_null("table %s: a shard is full at %u rows", t->name, s->slots);
+        s->segment[k] = memory_new(((size_t)SEGMENT_FIRST << k) * t->row_bytes);
+        if (!s->segment[k])
+            return NULL;
+        s->segments++;
+    }
+    *e = (index_entry){key, s->slots++, NO_SLOT};
+    row_fresh(t, key, slot_row(t, s, e->slot));
+    return e;
+}
+
+row *table_find(const mr_table *t, uint64_t key)
+{
+    uint64_t hash = key_hash(key);
+    const shard *s = &t->shard[hash_shard(hash)];
+    const index_entry *e = index_place(s->index, s->index_size, key, hash);
+    return e->slot == NO_SLOT ? NULL : slot_row(t, s, e->slot);
+}
+
+/* ---- pull ---- */
+
+enum { PIECE = 4096, AHEAD = 12 };
+
+typedef struct pull {
+    mr_table *t;
+    lookup *l;
+    int training;
+    arena *arena;
+    const uint64_t *keys;
+    uint32_t entries;
+    uint32_t *at;                        /* [entries] */
+    uint8_t *of;                         /* [entries] its shard */
+    uint32_t (*from)[SHARDS];            /* [pieces] where a piece's entries of a shard begin */
+    uint32_t begin[SHARDS + 1];          /* where a shard's entries begin in `sorted` */
+    uint32_t *sorted;                    /* [entries] entries by shard */
+    uint32_t *local;                     /* [entries] unique within the shard, as `sorted` */
+    row **row;                           /* [entries] uniques of a shard, from its begin */
+    uint32_t *count;                     /* [entries] occurrences of those; then their start */
+    uint32_t unique[SHARDS];             /* uniques of a shard */
+    uint32_t base[SHARDS + 1];           /* number of its first */
+    occurrence *occurrence;              /* [entries] */
+    const uint32_t *sample;              /* [entries], or NULL: entry / fields */
+    uint32_t missing[SHARDS];            /* uniques without a row */
+    char *fresh[SHARDS];                 /* where theirs go */
+    int failed[SHARDS];
+} pull;
+
+static void pull_count(void *context, size_t piece)
+{
+    pull *p = context;
+    uint32_t end = MIN(p->entries, (uint32_t)(piece + 1) * PIECE), *count = p->from[piece];
+    memset(count, 0, sizeof p->from[piece]);
+    for (uint32_t e = (uint32_t)piece * PIECE; e < end; e++) {
+        p->of[e] = (uint8_t)hash_shard(key_hash(p->keys[e]));
+        count[p->of[e]]++;
+    }
+}
+
+static void pull_sort(void *context, size_t piece)
+{
+    pull *p = context;
+    uint32_t at[SHARDS], end = MIN(p->entries, (uint32_t)(piece + 1) * PIECE);
+    memcpy(at, p->from[piece], sizeof at);
+    for (uint32_t e = (uint32_t)piece * PIECE; e < end; e++)
+        p->sorted[at[p->of[e]]++] = e;
+}
+
+/* Finds the distinct keys of one shard. On a tape without training a key that has no row gets
+ * a unique for each occurrence, with no row as yet. */
+static void pull_shard(void *context, size_t number)
+{
+    pull *p = context;
+    mr_table *t = p->t;
+    shard *s = &t->shard[number];
+    const uint32_t *sorted = p->sorted + p->begin[number];
+    uint32_t n = p->begin[number + 1] - p->begin[number], unique = 0;
+    uint32_t *local = p->local + p->begin[number], *count = p->count + p->begin[number];
+    row **rows = p->row + p->begin[number];
+    if (!n || (p->training && (p->failed[number] = shard_reserve(s, n)) != 0))
+        return;
+    uint32_t missing = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (i + AHEAD < n)
+            __builtin_prefetch(
+                &s->index[key_hash(p->keys[sorted[i + AHEAD]]) & (s->index_size - 1)]);
+        uint64_t key = p->keys[sorted[i]], hash = key_hash(key);
+        index_entry *e = p->training ? shard_find_or_add(t, s, key, hash)
+                                     : index_place(s->index, s->index_size, key, hash);
+        if (!e) {
+            p->failed[number] = -1;
+            return;
+        }
+        row *r;
+        if (e->slot != NO_SLOT) {
+            r = slot_row(t, s, e->slot);
+            if (e->mark < unique && rows[e->mark] == r) {
+                local[i] = e->mark;
+                count[e->mark]++;
+                continue;
+            }
+            e->mark = unique;
+            for (uint32_t line = 0; line < t->row_bytes; line += 64)
+                __builtin_prefetch((char *)r + line);
+        } else {
+            r = NULL;
+            missing++;
+        }
+        rows[unique] = r;
+        count[unique] = 1;
+        local[i] = unique++;
+    }
+    p->unique[number] = unique;
+    p->missing[number] = missing;
+}
+
+/* The uniques of a shard take their places among all, and list their occurrences. */
+static void pull_list(void *context, size_t number)
+{
+    pull *p = context;
+    uint32_t first = p->begin[number], n = p->begin[number + 1] - first;
+    uint32_t unique = p->unique[number], base = p->base[number];
+    uint32_t *count = p->count + first, at = first;
+    row **rows = p->row + first;
+    char *fresh = p->fresh[number];
+    void **row_at = p->l->row + base;
+    for (uint32_t u = 0, key = 0; u < unique; u++) {
+        if (!rows[u]) {
+            while (p->local[first + key] != u)
+                key++;
+            rows[u] = (row *)fresh;
+            row_fresh(p->t, p->keys[p->sorted[first + key]], rows[u]);
+            fresh += p->t->row_bytes;
+        }
+        row_at[u] = rows[u];
+    }
+    if (!p->training)
+        return;
+    uint32_t *start = (uint32_t *)p->l->start + base;
+    for (uint32_t u = 0; u < unique; u++) {
+        uint32_t c = count[u];
+        start[u] = count[u] = at;
+        at += c;
+    }
+    uint32_t fields = (uint32_t)p->l->batch->fields;
+    for (uint32_t i = first; i < first + n; i++) {
+        uint32_t e = p->sorted[i];
+        p->occurrence[count[p->local[i]]++] =
+            (occurrence){e, p->sample ? p->sample[e] : e / fields};
+    }
+}
+
+static void pull_spread(void *context, size_t piece)
+{
+    pull *p = context;
+    uint32_t end = MIN(p->entries, (uint32_t)(piece + 1) * PIECE), *at = p->from[piece];
+    for (uint32_t e = (uint32_t)piece * PIECE; e < end; e++)
+        p->at[e] = p->base[p->of[e]] + p->local[at[p->of[e]]++];
+}
+
+static uint32_t *samples_of(arena *a, const mr_batch *b)
+{
+    uint32_t *sample = arena_take(a, (size_t)b->entries * sizeof *sample);
+    if (sample)
+        for (int32_t s = 0; s < b->n; s++)
+            for (uint32_t e = b->offsets[s]; e < b->offsets[s + 1]; e++)
+                sample[e] = (uint32_t)s;
+    return sample;
+}
+
+/* Turns the counts of each (piece, shard) into places. */
+static void pull_places(pull *p, size_t pieces)
+{
+    uint32_t at = 0;
+    for (int s = 0; s < SHARDS; s++) {
+        p->begin[s] = at;
+        for (size_t piece = 0; piece < pieces; piece++) {
+            uint32_t n = p->from[piece][s];
+            p->from[piece][s] = at;
+            at += n;
+        }
+    }
+    p->begin[SHARDS] = at;
+}
+
+static int pull_run(pull *p)
+{
+    arena *a = p->arena;
+    size_t n = p->entries, pieces = (n + PIECE - 1) / PIECE;
+    p->at = arena_take(a, n * sizeof *p->at);
+    p->of = arena_take(a, n);
+    p->from = arena_take(a, pieces * sizeof *p->from);
+    p->sorted = arena_take(a, n * sizeof *p->sorted);
+    p->local = arena_take(a, n * sizeof *p->local);
+    p->row = arena_take(a, n * sizeof *p->row);
+    p->count = arena_take(a, n * sizeof *p->count);
+    if (!p->at || !p->of || !p->from || !p->sorted || !p->local || !p->row || !p->count)
+        return -1;
+    parallel(pieces, pull_count, p);
+    pull_places(p, pieces);
+    parallel(pieces, pull_sort, p);
+    parallel(SHARDS, pull_shard, p);
+    size_t missing = 0;
+    for (int s = 0; s < SHARDS; s++) {
+        if (p->failed[s])
+            return fail("table %s: out of memory for %zu more keys", p->t->name, n);
+        p->base[s + 1] = p->base[s] + p->unique[s];
+        missing += p->missing[s];
+    }
+    char *fresh = arena_take(a, missing * p->t->row_bytes);
+    uint32_t unique = p->base[SHARDS], *start = NULL;
+    p->l->row = arena_take(a, unique * sizeof *p->l->row);
+    p->l->shard = arena_take(a, sizeof p->base);
+    if (!fresh || !p->l->row || !p->l->shard)
+        return -1;
+    if (p->training) {
+        start = arena_take(a, (unique + 1) * sizeof *start);
+        p->occurrence = arena_take(a, n * sizeof *p->occurrence);
+        int fixed = p->l->batch->fields > 0 && !p->l->batch->field;
+        if (!start || !p->occurrence || (!fixed && !(p->sample = samples_of(a, p->l->batch))))
+            return -1;
+        start[unique] = p->entries;
+    }
+    for (int s = 0; s < SHARDS; s++) {
+        p->fresh[s] = fresh;
+        fresh += (size_t)p->missing[s] * p->t->row_bytes;
+    }
+    memcpy((void *)p->l->shard, p->base, sizeof p->base);
+    p->l->start = start;
+    p->l->occurrence = p->occurrence;
+    p->l->unique = unique;
+    p->l->at = p->at;
+    parallel(SHARDS, pull_list, p);
+    parallel(pieces, pull_spread, p);
+    return 0;
+}
+
+int mr_table_pull(mr_table *t, mr_tape *tape, const mr_batch *batch)
+{
+    arena *a = tape_arena(tape);
+    lookup *l = arena_take(a, sizeof *l);
+    if (!l)
+        return -1;
+    *l = (lookup){.batch = batch,
+                  .table = t->name,
+                  .column = t->layout,
+                  .columns = t->columns,
+                  .grad_width = t->grad_width};
+    pull p = {.t = t,
+              .l = l,
+              .training = tape_training(tape),
+              .arena = a,
+              .keys = batch->keys,
+              .entries = (uint32_t)batch->entries};
+    if (pull_run(&p))
+        return -1;
+    int number = tape_lookup_add(tape, l);
+    if (number >= 0 && p.training) {
+        *t->last = l;
+        t->last = &l->next;
+    }
+    return number;
+}
+
+/* ---- push ---- */
+
+typedef struct push {
+    mr_table *t;
+    uint64_t step;
+    optimizer_rule *rule[COLUMNS_MAX];
+    row **rows;         /* uniques of the step, by shard */
+    float **grads;      /* theirs; NULL: rows of one lookup, gradients in order */
+    float *grad;        /* of the first */
+    uint32_t begin[SHARDS], end[SHARDS];
+    size_t updated[SHARDS];
+    int failed[SHARDS];
+} push;
+
+static int gradients_finite(const lookup *l, uint32_t from, uint32_t to)
+{
+    const float *g = l->grad;
+    float sum = 0; /* 0 unless one is not finite: then NaN */
+    size_t end = (size_t)to * l->grad_width;
+#pragma omp simd reduction(+ : sum)
+    for (size_t i = (size_t)from * l->grad_width; i < end; i++)
+        sum += g[i] * 0.0f;
+    return sum == 0;
+}
+
+static void push_check(void *context, size_t number)
+{
+    push *p = context;
+    for (const lookup *l = p->t->first; l; l = l->next)
+        if (l->grad && !gradients_finite(l, l->shard[number], l->shard[number + 1]))
+            p->failed[number] = -1;
+}
+
+/* Adds the gradients of all lookups of one shard by row, in the order of the lookups. */
+static void push_merge(void *context, size_t number)
+{
+    push *p = context;
+    mr_table *t = p->t;
+    uint32_t first = p->begin[number], n = 0;
+    for (const lookup *l = t->first; l; l = l->next) {
+        if (!l->grad)
+            continue;
+        for (uint32_t u = l->shard[number]; u < l->shard[number + 1]; u++) {
+            row *r = l->row[u];
+            float *g = (float *)l->grad + (size_t)u * l->grad_width;
+            if (r->mark < n && p->rows[first + r->mark] == r) {
+                float *to = p->grads[first + r->mark];
+                for (uint32_t k = 0; k < l->grad_width; k++)
+                    to[k] += g[k];
+            } else {
+                r->mark = n;
+                p->rows[first + n] = r;
+                p->grads[first + n++] = g;
+            }
+        }
+    }
+    p->end[number] = first + n;
+}
+
+static void push_shard(void *context, size_t number)
+{
+    push *p = context;
+    mr_table *t = p->t;
+    shard *s = &t->shard[number];
+    uint32_t from = p->begin[number], to = p->end[number];
+    if (memory_reserve((void **)&s->dirty, &s->dirty_room, s->dirty_n + (to - from),
+                       sizeof *s->dirty)) {
+        p->failed[number] = -1;
+        return;
+    }
+    for (uint32_t u = from; u < to; u++) {
+        if (u + 8 < to)
+            for (uint32_t line = 0; line < t->row_bytes; line += 64)
+                __builtin_prefetch((char *)p->rows[u + 8] + line, 1);
+        row *r = p->rows[u];
+        const float *g = p->grads ? p->grads[u] : p->grad + (size_t)u * t->grad_width;
+        if (r->step <= t->committed)
+            s->dirty[s->dirty_n++] = r;
+        s->rows += r->step == 0;
+        r->step = p->step;
+        for (uint32_t c = 0; c < t->columns; c++) {
+            const table_column *column = &t->column[c];
+            float *w = row_column(t, r, c);
+            if (r->count[c] != UINT32_MAX)
+                r->count[c]++;
+            p->rule[c](&column->optim, column->optim.global_step ? p->step : r->count[c],
+                       column->dim, g, w, w + column->dim);
+            g += column->dim;
+        }
+    }
+    p->updated[number] = to - from;
+}
+
+void mr_table_drop(mr_table *t)
+{
+    t->first = NULL;
+    t->last = &t->first;
+}
+
+int mr_table_push(mr_table *t, uint64_t step)
+{
+    push p = {.t = t, .step = step};
+    size_t lookups = 0, uniques = 0;
+    const lookup *only = NULL;
+    for (const lookup *l = t->first; l; l = l->next)
+        if (l->grad) {
+            lookups++;
+            uniques += l->unique;
+            only = l;
+        }
+    if (!lookups) {
+        mr_table_drop(t);
+        return 0;
+    }
+    for (uint32_t c = 0; c < t->columns; c++)
+        p.rule[c] = optimizer_of(&t->column[c].optim);
+    parallel(SHARDS, push_check, &p);
+    for (int s = 0; s < SHARDS; s++)
+        if (p.failed[s])
+            return fail("table %s: a gradient is not finite", t->name);
+    if (lookups == 1) {
+        p.rows = (row **)only->row;
+        p.grad = only->grad;
+        for (int s = 0; s < SHARDS; s++) {
+            p.begin[s] = only->shard[s];
+            p.end[s] = only->shard[s + 1];
+        }
+    } else {
+        if (memory_reserve((void **)&t->merged, &t->merged_room, uniques, sizeof *t->merged) ||
+            memory_reserve((void **)&t->merged_grad, &t->merged_grad_room, uniques,
+                           sizeof *t->merged_grad))
+            return -1;
+        p.rows = t->merged;
+        p.grads = t->merged_grad;
+        uint32_t at = 0;
+        for (int s = 0; s < SHARDS; s++) {
+            p.begin[s] = at;
+            for (const lookup *l = t->first; l; l = l->next)
+                if (l->grad)
+                    at += l->shard[s + 1] - l->shard[s];
+        }
+        parallel(SHARDS, push_merge, &p);
+    }
+    parallel(SHARDS, push_shard, &p);
+    int updated = 0;
+    for (int s = 0; s < SHARDS; s++) {
+        if (p.failed[s])
+            return fail("table %s: out of memory for the list of changed rows", t->name);
+        updated += (int)p.updated[s];
+    }
+    mr_table_drop(t);
+    return updated;
+}

@@ -1,0 +1,131 @@
+/* thread.c - the pool that calls fork over and join; made once. Its workers spin for a while
+ * between calls, then sleep.
+ *
+ * A call is one 64-bit ticket: | number of pieces: 32 | next piece: 32 |. Whoever adds 1 to it
+ * owns the piece it held before, if that is below the number. The caller leaves when `done`
+ * counts every piece, so it never waits for a worker that was too late to take one, and a late
+ * worker finds either nothing left or a piece of the next call: both are right. */
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+
+#include "base.h"
+#include "blas.h"
+
+enum { THREADS_MAX = 256, SPINS = 2000 };
+
+static struct {
+    pthread_t worker[THREADS_MAX];
+    int threads; /* the caller's included */
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    atomic_int sleeping; /* workers that wait for `wake` */
+    atomic_int stop;
+    _Alignas(64) atomic_uint_fast64_t ticket;
+    _Alignas(64) atomic_size_t done;
+    task *run; /* of the call under way; stable while one of its pieces is */
+    void *context;
+} pool = {.threads = 1, .lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+
+static _Thread_local int inside; /* this thread is running a piece */
+
+static inline void relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static int piece_left(void)
+{
+    uint64_t t = atomic_load(&pool.ticket);
+    return (uint32_t)t < t >> 32;
+}
+
+static void take_pieces(void)
+{
+    inside = 1;
+    for (;;) {
+        uint64_t t = atomic_fetch_add(&pool.ticket, 1);
+        if ((uint32_t)t >= t >> 32)
+            break;
+        pool.run(pool.context, (uint32_t)t);
+        atomic_fetch_add(&pool.done, 1);
+    }
+    inside = 0;
+}
+
+static void *worker_main(void *unused)
+{
+    (void)unused;
+    blas_thread_begin();
+    while (!atomic_load(&pool.stop)) {
+        for (int i = 0; i < SPINS && !piece_left(); i++)
+            relax();
+        if (!piece_left()) {
+            pthread_mutex_lock(&pool.lock);
+            atomic_fetch_add(&pool.sleeping, 1);
+            while (!piece_left() && !atomic_load(&pool.stop))
+                pthread_cond_wait(&pool.wake, &pool.lock);
+            atomic_fetch_sub(&pool.sleeping, 1);
+            pthread_mutex_unlock(&pool.lock);
+        }
+        if (piece_left())
+            take_pieces();
+    }
+    return NULL;
+}
+
+static void wake_all(void)
+{
+    pthread_mutex_lock(&pool.lock);
+    pthread_cond_broadcast(&pool.wake);
+    pthread_mutex_unlock(&pool.lock);
+}
+
+void parallel(size_t pieces, task *run, void *context)
+{
+    if (pieces <= 1 || pool.threads == 1 || inside) {
+        for (size_t i = 0; i < pieces; i++)
+            run(context, i);
+        return;
+    }
+    pool.run = run;
+    pool.context = context;
+    atomic_store(&pool.done, 0);
+    atomic_store(&pool.ticket, (uint64_t)pieces << 32);
+    if (atomic_load(&pool.sleeping))
+        wake_all();
+    take_pieces();
+    for (int i = 0; atomic_load(&pool.done) < pieces; i++)
+        if (i < SPINS)
+            relax();
+        else
+            sched_yield();
+}
+
+int mr_threads(void)
+{
+    return pool.threads;
+}
+
+int mr_threads_set(int n)
+{
+    if (n < 1 || n > THREADS_MAX)
+        return fail("threads: %d is out of range, expected 1 to %d", n, THREADS_MAX);
+    atomic_store(&pool.stop, 1);
+    wake_all();
+    for (int i = 1; i < pool.threads; i++)
+        pthread_join(pool.worker[i], NULL);
+    atomic_store(&pool.stop, 0);
+    pool.threads = 1;
+    blas_thread_begin();
+    while (pool.threads < n) {
+        if (pthread_create(&pool.worker[pool.threads], NULL, worker_main, NULL))
+            return fail("threads: could not start thread %d of %d", pool.threads + 1, n);
+        pool.threads++;
+    }
+    return 0;
+}
