@@ -1,0 +1,119 @@
+-- What `moonrock` does with its arguments: runs a script, a command or the prompt. main.c calls
+-- this file with the table of its functions and exits with the number that it returns.
+local host = ...
+
+local COMMANDS = "moonrock.cli"
+
+-- ---- modules: those of the checkout MOONROCK_LUA, those inside the program, package.path ----
+
+local checkout = os.getenv("MOONROCK_LUA")
+if checkout then
+  package.path = ("%s/lua/?.lua;%s/lua/?/init.lua;%s/?.lua;"):gsub("%%s", (checkout:gsub("%%", "%%%%")))
+    .. package.path
+else
+  table.insert(package.loaders, 2, function(name)
+    local text, chunk = host.embedded(name)
+    if not text then return ("\n\tno module '%s' inside moonrock"):format(name) end
+    return assert(loadstring(text, chunk))
+  end)
+end
+
+-- The texts of the modules inside, by name; for stores, which keep the source of their model.
+package.loaded["moonrock.embedded"] = setmetatable({}, {
+  __index = function(_, name) return (host.embedded(name)) end,
+})
+
+-- ---- running -------------------------------------------------------------------------------
+
+-- Adds a traceback to an error, but for tables: an interrupted training loop raises
+-- { interrupted = number of the signal }.
+local function traceback(e)
+  if type(e) ~= "table" or getmetatable(e) and getmetatable(e).__tostring then
+    return debug.traceback(tostring(e), 2)
+  end
+  return e
+end
+
+-- The exit status for what xpcall returned.
+local function finished(ok, e)
+  if ok then return 0 end
+  if type(e) == "table" and e.interrupted then return 128 + e.interrupted end
+  io.stderr:write("moonrock: ", type(e) == "string" and e or "(error object is a table value)", "\n")
+  return 1
+end
+
+-- Moves `arg` so that the script, argument number `at`, is arg[0].
+local function shift(at)
+  local moved, n = {}, #arg
+  for i = 0, n do moved[i - at] = arg[i] end
+  arg = moved -- luacheck: globals arg
+end
+
+local function run(chunk, problem)
+  if not chunk then
+    io.stderr:write("moonrock: ", problem, "\n")
+    return 1
+  end
+  return finished(xpcall(function() return chunk(unpack(arg)) end, traceback))
+end
+
+-- ---- the prompt ----------------------------------------------------------------------------
+
+local function show(ok, ...)
+  if not ok then
+    local e = ...
+    io.stderr:write(type(e) == "table" and e.interrupted and "interrupted" or tostring(e), "\n")
+  elseif select("#", ...) > 0 then
+    print(...)
+  end
+end
+
+-- One chunk, of as many lines as it takes. Returns nil at the end of the input.
+local function read_chunk()
+  local text = host.read_line("> ")
+  if not text then return end
+  text = text:gsub("^=", "return ")
+  while true do
+    local chunk, problem = loadstring("return " .. text, "=prompt")
+    if chunk then return chunk end
+    chunk, problem = loadstring(text, "=prompt")
+    if chunk then return chunk end
+    local more = problem:find("'<eof>'%s*$") and host.read_line(">> ")
+    if not more then return function() error(problem, 0) end end
+    text = text .. "\n" .. more
+  end
+end
+
+local function prompt()
+  local mr = require "moonrock"
+  print(("Moonrock %s (%s). mr is the library; Ctrl-D ends."):format(mr.version or "", jit.version))
+  rawset(_G, "mr", mr)
+  while true do
+    local chunk = read_chunk()
+    if not chunk then break end
+    show(xpcall(chunk, traceback))
+  end
+  print()
+  return 0
+end
+
+-- ---- the choice ----------------------------------------------------------------------------
+
+local first = arg[1]
+if first == nil then
+  if host.terminal(0) then return finished(xpcall(function() prompt() end, traceback)) end
+  return run(loadfile())
+elseif first == "-" then
+  shift(1)
+  return run(loadfile())
+elseif first == "-e" then
+  local text = arg[2]
+  shift(2)
+  return run(loadstring(text or "", "=(command line)"))
+elseif first:find("^%-") or not first:find("[./]") then
+  local status
+  local code = finished(xpcall(function() status = require(COMMANDS)(arg) end, traceback))
+  return status or code
+end
+shift(1)
+return run(loadfile(arg[0]))
