@@ -28,16 +28,18 @@ package.loaded["moonrock.embedded"] = setmetatable({}, {
 -- Adds a traceback to an error, but for tables: an interrupted training loop raises
 -- { interrupted = number of the signal }.
 local function traceback(e)
+  if e == nil then return nil end
   if type(e) ~= "table" or getmetatable(e) and getmetatable(e).__tostring then
     return debug.traceback(tostring(e), 2)
   end
   return e
 end
 
--- The exit status for what xpcall returned.
+-- The exit status for what xpcall returned. As in luajit, error(nil) says nothing.
 local function finished(ok, e)
   if ok then return 0 end
   if type(e) == "table" and e.interrupted then return 128 + e.interrupted end
+  if e == nil then return 1 end
   io.stderr:write("moonrock: ", type(e) == "string" and e or "(error object is a table value)", "\n")
   return 1
 end
