@@ -150,6 +150,9 @@ int mr_table_push(mr_table *t, uint64_t step);
 /* Forgets the lookups and gradients since the last push. */
 void mr_table_drop(mr_table *t);
 
+/* Empties the cache, before the rows of another state are read. */
+void mr_table_clear(mr_table *t);
+
 /* Reads the row of a key: weights [dim] of column c as they are, or fresh ones, then its
  * optimizer state. Returns its update count, 0 for a key without a row. out holds
  * mr_table_state(t, c) floats. */
@@ -169,7 +172,7 @@ typedef struct mr_param mr_param;
 /* A dense weight of up to four dimensions, with its optimizer. init as for tables, keyed by
  * (seed, name, coordinate). trainable 0: a buffer that is saved, but not optimized. */
 mr_param *mr_param_new(const char *name, uint64_t seed, const int32_t *dim, size_t rank,
-                       mr_init init, mr_optim optim, int trainable);
+                       const mr_init *init, const mr_optim *optim, int trainable);
 void mr_param_free(mr_param *p);
 float *mr_param_data(mr_param *p);  /* owned by the param */
 mr_optim *mr_param_optim(mr_param *p);
@@ -179,11 +182,118 @@ int mr_param_step(mr_param *p, uint64_t step);
 /* Drops that gradient. */
 void mr_param_zero(mr_param *p);
 
-/* Weights, state and counters as bytes, for the store. Owned by the param. load returns -1 if
- * they are of another shape. */
+/* The count of optimizer steps so far. */
+double mr_param_updates(const mr_param *p);
+
+/* Weights, state and counters as bytes, for the store (layout: runtime/param.c). Owned by the
+ * param, until the next call. load returns -1, and changes nothing, if they are of another
+ * shape or optimizer. */
 const void *mr_param_bytes(mr_param *p);
 size_t mr_param_len(const mr_param *p);
 int mr_param_load(mr_param *p, const void *bytes, size_t len);
+
+/* ---- tape: tensors, operations, gradients ------------------------------------------------
+ *
+ * A tape records the operations of one step and runs them in reverse. A tensor is a node of the
+ * tape, by number; its data lasts until the tape begins anew. Shapes have 1 to 4 dimensions,
+ * row-major; [n, d] below also stands for higher ranks, whose leading dimensions together are n.
+ * A function that records returns the new node's number, or -1 with a message that names the
+ * operation, the shape expected and the one it got. */
+
+/* A tape of floats (real = 4), or of doubles (real = 8): slow, to check gradients with. seed is
+ * dropout's. */
+mr_tape *mr_tape_new(uint64_t seed, int real);
+void mr_tape_free(mr_tape *t);
+
+/* Forgets all nodes and begins a step: with training, operations keep what backward needs. */
+void mr_tape_begin(mr_tape *t, int training, double step);
+void mr_tape_reset(mr_tape *t); /* forgets all nodes */
+
+/* Shape and data of a node. data is real[count], in the tape's arena or the param. floats is the
+ * same on a tape of floats, NULL on another. scalar reads the element at a flat index. */
+int mr_tape_nodes(const mr_tape *t);
+int mr_tape_rank(mr_tape *t, int a);
+int mr_tape_dim(mr_tape *t, int a, int axis);
+int mr_tape_elements(mr_tape *t, int a);
+void *mr_tape_data(mr_tape *t, int a);
+const float *mr_tape_floats(mr_tape *t, int a);
+double mr_tape_scalar(mr_tape *t, int a, int index);
+/* The gradient after backward, of a leaf that wants one; NaN if it has none. */
+double mr_tape_gradient(mr_tape *t, int a, int index);
+
+/* Leaves. param's gradients go to the param; label and weight are [n] and constant; a leaf holds
+ * a copy of doubles, and keeps its gradient for mr_tape_gradient if wanted. */
+int mr_tape_param(mr_tape *t, mr_param *p);
+int mr_tape_label(mr_tape *t, const mr_batch *batch);
+int mr_tape_weight(mr_tape *t, const mr_batch *batch);
+int mr_tape_constant(mr_tape *t, double value); /* [1] */
+int mr_tape_leaf(mr_tape *t, const int32_t *dim, int rank, const double *data, int wants_grad);
+
+/* A lookup as a table's pull makes it, from rows given as they are, [unique, sum of dims]: the
+ * u-th row is that of the u-th distinct key of the batch in ascending order. Column c has
+ * dims[c] floats. For tests. Returns the number of the lookup; grad reads its gradient. */
+int mr_tape_lookup(mr_tape *t, const mr_batch *batch, const int32_t *dims, int columns,
+                   const double *rows, int unique);
+double mr_tape_lookup_gradient(mr_tape *t, int lookup, int index);
+
+/* Pooling of column c of a lookup over the entries e of each sample s; x_e is an entry's value,
+ * v_e the column of its row, [d]. */
+int mr_tape_pool_sum(mr_tape *t, int lookup, int c);    /* [n, d]: sum_e x_e v_e */
+int mr_tape_pool_mean(mr_tape *t, int lookup, int c);   /* [n, d]: the same / entries of s; 0 for none */
+int mr_tape_pool_fields(mr_tape *t, int lookup, int c); /* [n, fields, d]: by field */
+int mr_tape_pool_fm(mr_tape *t, int lookup, int c);
+    /* [n, 1]: 1/2 sum_k ((sum_e x_e v_ek)^2 - sum_e (x_e v_ek)^2) */
+
+/* act(x W + b): x [n, in], or of higher rank with in elements a sample; W [in, out]; b [out] or
+ * -1 for none. act: 0 none, 1 relu, 2 sigmoid, 3 tanh. [n, out] */
+int mr_tape_linear(mr_tape *t, int x, int w, int b, int act);
+
+/* Element by element; a dimension of 1 or a missing leading one is repeated. */
+int mr_tape_add(mr_tape *t, int a, int b);
+int mr_tape_sub(mr_tape *t, int a, int b);
+int mr_tape_mul(mr_tape *t, int a, int b);
+int mr_tape_div(mr_tape *t, int a, int b);
+int mr_tape_affine(mr_tape *t, int a, double scale, double shift); /* scale a + shift */
+int mr_tape_relu(mr_tape *t, int a);    /* max(a, 0) */
+int mr_tape_sigmoid(mr_tape *t, int a); /* 1 / (1 + exp(-a)) */
+int mr_tape_tanh(mr_tape *t, int a);
+
+/* In training each element is 0 with probability rate (a multiple of 2^-16), else a / (1 - rate):
+ * drawn from (seed, step, node, element). Otherwise a as it is. */
+int mr_tape_dropout(mr_tape *t, int a, double rate);
+
+/* (a - mean) / sqrt(variance + eps) gamma + beta, by element of the last axis [d]; gamma, beta
+ * [d] or -1. In training over the n of this batch, and the running mean and (unbiased) variance
+ * move towards them by `momentum` when backward passes; otherwise by the running ones. */
+int mr_tape_batch_norm(mr_tape *t, int a, int gamma, int beta, mr_param *mean, mr_param *variance,
+                       double momentum, double eps);
+
+/* Takes the inputs of an operation of any number of them, one a call, then records it. */
+int mr_tape_argument(mr_tape *t, int a);
+int mr_tape_concat(mr_tape *t); /* along the last axis; the others are equal */
+/* A tensor computed by the caller: data undefined, to be written through mr_tape_data(). */
+int mr_tape_user(mr_tape *t, int rank, int d0, int d1, int d2, int d3);
+
+/* The same elements in another shape; one dimension may be -1: what remains. */
+int mr_tape_reshape(mr_tape *t, int a, int rank, int d0, int d1, int d2, int d3);
+
+/* Of all elements: [1]. */
+int mr_tape_sum(mr_tape *t, int a);
+int mr_tape_mean(mr_tape *t, int a);
+
+/* Mean over n of w_s (max(z, 0) - z y + ln(1 + exp(-|z|))), z logits [n] or [n, 1], labels y from
+ * 0 to 1, sample weights w or -1 for 1: [1]. */
+int mr_tape_bce(mr_tape *t, int logits, int labels, int weights);
+int mr_tape_mse(mr_tape *t, int a, int labels, int weights); /* mean of w_s (a - y)^2 */
+
+/* Adds the gradients of node `from` [1] to those of params, lookups and leaves. Refuses a loss
+ * that is not finite. When it meets a user's node it returns that number: its gradient is at
+ * mr_tape_user_grad(t, node), the caller adds to its inputs' at mr_tape_user_sink(t, node, i),
+ * and goes on with mr_tape_backward_next. Returns -2 when done. */
+int mr_tape_backward(mr_tape *t, int from);
+int mr_tape_backward_next(mr_tape *t);
+void *mr_tape_user_grad(mr_tape *t, int a);
+void *mr_tape_user_sink(mr_tape *t, int a, int input);
 
 /* ---- metrics --------------------------------------------------------------------------- */
 
@@ -235,6 +345,15 @@ double mr_watch_batches(const mr_watch *w);
 const void *mr_watch_bytes(mr_watch *w);
 size_t mr_watch_len(const mr_watch *w);
 int mr_watch_load(mr_watch *w, const void *bytes, size_t len);
+
+/* ---- program ----------------------------------------------------------------------- */
+
+/* Writes n scores to out as text, one a line, seven digits; as probabilities 1 / (1 + exp(-x)) if
+ * asked. out needs 24 bytes a score. Returns the bytes written; -1 when a score is not a number. */
+int mr_text_scores(const float *scores, int n, int probability, char *out, size_t room);
+
+/* 1 if a file descriptor is a terminal, else 0. */
+int mr_terminal(int descriptor);
 
 /*--- cdef end ---*/
 

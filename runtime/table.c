@@ -195,7 +195,7 @@ row *table_find(const mr_table *t, uint64_t key)
 
 /* ---- pull ---- */
 
-enum { PIECE = 4096, AHEAD = 12 };
+enum { PIECE = 4096, AHEAD = 32 };
 
 typedef struct pull {
     mr_table *t;
@@ -528,6 +528,18 @@ static void push_shard(void *context, size_t number)
         }
     }
     p->updated[number] = to - from;
+}
+
+void mr_table_clear(mr_table *t)
+{
+    mr_table_drop(t);
+    for (int i = 0; i < SHARDS; i++) {
+        shard *s = &t->shard[i];
+        memset(s->index, 0xff, s->index_size * sizeof *s->index);
+        s->slots = 0;
+        s->dirty_n = s->rows = 0;
+    }
+    t->committed = 0;
 }
 
 void mr_table_drop(mr_table *t)

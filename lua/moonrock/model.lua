@@ -398,10 +398,7 @@ end
 --- Restores the state that `store:checkpoint(name)` kept.
 function Model:restore(name)
   self.store:restore(name)
-  for i, t in ipairs(self.tables) do
-    err.check(C.mr_table_clear(t.c))
-    self.tables[i] = t
-  end
+  for _, t in ipairs(self.tables) do C.mr_table_clear(t.c) end
   self:load()
 end
 

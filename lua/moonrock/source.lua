@@ -40,6 +40,16 @@ function source.of(f)
   return { text = text, module = module }
 end
 
+--- The source of the file that the caller of the calling function was written in.
+---@return table { text=, module=, path= }
+function source.caller()
+  local chunk = debug.getinfo(3, "S").source
+  local kept = modules[chunk]
+  if kept then return kept end
+  local text, module = text_of(chunk)
+  return { text = text, module = module, path = chunk:match("^@(.*)$") }
+end
+
 --- The user's modules that were required so far: module name to text.
 function source.modules()
   local found = {}

@@ -1,0 +1,98 @@
+-- Tables: any key, fresh rows, one update a key and step.
+local mr = require "moonrock"
+
+local function write(lines)
+  local path = os.tmpname() .. ".svm"
+  local f = assert(io.open(path, "w"))
+  f:write(table.concat(lines, "\n"), "\n")
+  f:close()
+  return path
+end
+
+local linear = mr.model("linear", function(m)
+  local row = m:table("t", { w = { dim = 1, init = mr.init.normal(0.1) } })
+  return function(x) return row(x).w:sum() end
+end, { optim = mr.optim.adagrad { lr = 0.1 } })
+
+local function model_of(path, options)
+  options = options or {}
+  options.data = mr.data { files = path, format = "libsvm" }
+  return linear(options)
+end
+
+local function each_batch(model, path, work, size)
+  for batch in model:batches(path, { size = size or 2, epochs = 1, shuffle = false }) do work(batch) end
+end
+
+describe("a table", function()
+  it("takes every 64-bit key, 0 and 2^64 - 1 included", function()
+    local path = write { "1 0:1 18446744073709551615:1", "0 1:1 9223372036854775808:1" }
+    local model = model_of(path)
+    each_batch(model, path, function(batch)
+      mr.bce(model(batch), batch.label):backward()
+      model:step()
+    end)
+    assert.equal(4, model.tables[1]:rows())
+    for _, key in ipairs { 0ULL, 18446744073709551615ULL, 1ULL, 9223372036854775808ULL } do
+      local _, _, updates = model.tables[1]:peek(key, "w")
+      assert.equal(1, updates)
+    end
+    model:close()
+  end)
+
+  it("gives an unseen key the same fresh row in every run, whatever was looked up before", function()
+    local path = write { "1 5:1", "0 6:1" }
+    local a, b = model_of(path), model_of(path)
+    each_batch(a, path, function(batch)
+      mr.bce(a(batch), batch.label):backward()
+      a:step()
+    end)
+    assert.same({ a.tables[1]:peek(77, "w") }, { b.tables[1]:peek(77, "w") })
+    local other = model_of(path, { seed = 7 })
+    assert.not_same({ a.tables[1]:peek(77, "w") }, { other.tables[1]:peek(77, "w") })
+    a:close() b:close() other:close()
+  end)
+
+  it("creates no row when evaluating, and scores with the fresh ones", function()
+    local path = write { "1 5:1", "0 6:1 6:1" }
+    local model = model_of(path)
+    model:eval()
+    each_batch(model, path, function(batch)
+      local w5, w6 = model.tables[1]:peek(5, "w")[1], model.tables[1]:peek(6, "w")[1]
+      local logits = model(batch)
+      assert.near(w5, logits:get(1), 1e-7)
+      assert.near(2 * w6, logits:get(2), 1e-7)
+    end)
+    assert.equal(0, model.tables[1]:rows())
+    model:close()
+  end)
+
+  it("sums the gradients of a key that occurs twice, and of two lookups, into one update", function()
+    local path = write { "1 5:1 5:1", "1 5:1" }
+    local twice = mr.model("twice", function(m)
+      local row = m:table("t", { w = { dim = 1 } })
+      return function(x) return row(x).w:sum() + row(x).w:sum() end
+    end, { optim = mr.optim.adagrad { lr = 0.1 } })
+    local model = twice { data = mr.data { files = path, format = "libsvm" } }
+    each_batch(model, path, function(batch)
+      mr.bce(model(batch), batch.label):backward()
+      model:step()
+    end)
+    local w, state, updates = model.tables[1]:peek(5, "w")
+    assert.equal(1, updates)
+    -- dz/dw is 4 and 2 for the two samples, dL/dz (1/2 - 1) / 2 each: g = -1.5
+    assert.near(2.25, state[1], 1e-6)
+    assert.near(0.1, w[1], 1e-6)
+    model:close()
+  end)
+
+  it("refuses a column without a width, and a name that is taken", function()
+    local bad = mr.model("bad", function(m) m:table("t", { w = {} }) end)
+    assert.has_error(function() bad {} end)
+    local taken = mr.model("taken", function(m)
+      m:table("t", { w = { dim = 1 } })
+      m:table("t", { w = { dim = 1 } })
+    end)
+    assert.has_error(function() taken {} end)
+  end)
+end)
