@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #ifdef HAVE_EDIT
 #include <editline/readline.h>
 #endif
@@ -65,16 +64,10 @@ static int read_line(lua_State *L)
     return 1;
 }
 
-/* terminal(descriptor) -> whether it is one. */
-static int terminal(lua_State *L)
-{
-    lua_pushboolean(L, isatty((int)luaL_checkinteger(L, 1)));
-    return 1;
-}
-
 static const luaL_Reg host[] = {
-    {"embedded", embedded},   {"embedded_names", embedded_names},
-    {"read_line", read_line}, {"terminal", terminal},
+    {"embedded", embedded},
+    {"embedded_names", embedded_names},
+    {"read_line", read_line},
     {NULL, NULL},
 };
 

@@ -2,8 +2,6 @@
 -- this file with the table of its functions and exits with the number that it returns.
 local host = ...
 
-local COMMANDS = "moonrock.cli"
-
 -- ---- modules: those of the checkout MOONROCK_LUA, those inside the program, package.path ----
 
 local checkout = os.getenv("MOONROCK_LUA")
@@ -76,9 +74,9 @@ local function read_chunk()
   if not text then return end
   text = text:gsub("^=", "return ")
   while true do
-    local chunk, problem = loadstring("return " .. text, "=prompt")
-    if chunk then return chunk end
-    chunk, problem = loadstring(text, "=prompt")
+    local expression = loadstring("return " .. text, "=prompt")
+    if expression then return expression end
+    local chunk, problem = loadstring(text, "=prompt")
     if chunk then return chunk end
     local more = problem:find("'<eof>'%s*$") and host.read_line(">> ")
     if not more then return function() error(problem, 0) end end
@@ -96,26 +94,36 @@ local function prompt()
     show(xpcall(chunk, traceback))
   end
   print()
-  return 0
 end
 
 -- ---- the choice ----------------------------------------------------------------------------
 
+local function file_exists(path)
+  local file = io.open(path)
+  return file ~= nil and file:close()
+end
+
+local function command()
+  local status = 0
+  local failed = finished(xpcall(function() status = require("moonrock.cli").main(arg) end, traceback))
+  return failed ~= 0 and failed or status
+end
+
 local first = arg[1]
 if first == nil then
-  if host.terminal(0) then return finished(xpcall(function() prompt() end, traceback)) end
+  local interactive = require("moonrock.ffi").mr_terminal(0) == 1
+  if interactive then return finished(xpcall(prompt, traceback)) end
   return run(loadfile())
 elseif first == "-" then
   shift(1)
   return run(loadfile())
-elseif first == "-e" then
+elseif first == "-e" and arg[2] then
   local text = arg[2]
   shift(2)
-  return run(loadstring(text or "", "=(command line)"))
-elseif first:find("^%-") or not first:find("[./]") then
-  local status
-  local code = finished(xpcall(function() status = require(COMMANDS)(arg) end, traceback))
-  return status or code
+  return run(loadstring(text, "=(command line)"))
+elseif first:find("^%-") or not first:find("[./]") and
+  (require("moonrock.cli").commands[first] or not file_exists(first)) then
+  return command()
 end
 shift(1)
-return run(loadfile(arg[0]))
+return run(loadfile(first))

@@ -1,0 +1,25 @@
+-- moonrock eval: how good the model of a store is on labelled data. Writes nothing.
+local options = require "moonrock.cli.options"
+local output = require "moonrock.cli.output"
+
+local eval = {}
+
+function eval.declare(p)
+  p:description "Scores labelled data with the model of a store. Nothing is written."
+  options.declare(p, { "store", { "data", "Labelled data. Repeatable. By default the schema's test files." },
+    { "batch", "4096" }, "machine", "bad_lines", "json" })
+end
+
+function eval.run(args)
+  local mr = require "moonrock"
+  local C = require "moonrock.ffi"
+  local began = C.mr_clock()
+  local model = mr.reopen(args.store, { threads = args.threads, memory = args.memory })
+  local batches = model.data:batches(options.files(args.data, "test"),
+    { size = args.batch or 4096, epochs = 1, shuffle = false, bad_lines = args.bad_lines })
+  local test = mr.evaluate(model, batches)
+  output.printer(args.json) { event = "result", seconds = C.mr_clock() - began, test = test }
+  model:close()
+end
+
+return eval

@@ -1,0 +1,54 @@
+-- moonrock learn: the online loop. Every batch is scored, then learned from.
+local options = require "moonrock.cli.options"
+local output = require "moonrock.cli.output"
+
+local learn = {}
+
+function learn.declare(p)
+  p:description("Learns from a stream of samples: each batch is scored before it is learned from. "
+    .. "Weights, metrics and the position in the stream are committed together, so after any end "
+    .. "the same command goes on. From standard input (-) it expects the stream from sample "
+    .. "position.samples of `moonrock info --json` on; files are sought.")
+  p:argument("model", "Name of a shipped model (" .. table.concat(options.models(), ", ")
+    .. ") or a Lua file."):argname "MODEL"
+  options.declare(p, { "store" })
+  p:option("--source", "The stream: a file, or - for standard input."):argname "SOURCE":count(1)
+  p:flag("--follow", "At the end of the file wait for more, as tail -f does.")
+  options.declare(p, { "schema", "format", { "batch", "256" } })
+  p:option("--max-wait", "Learn from a smaller batch after so many seconds."):argname "SECONDS"
+    :convert(options.positive)
+  p:option("--window", "Samples of the windowed metrics (10000)."):argname "N":convert(options.count)
+  p:option("--every", "Time between lines: 10s, 5000 samples, 100 batches (10s)."):argname "TIME"
+  options.declare(p, { "learning", "machine", "bad_lines", "json" })
+end
+
+function learn.run(args)
+  if args.follow and args.source == "-" then
+    options.usage("--follow is for files; standard input (-) ends when its writer closes it")
+  end
+  local definition = options.model(args.model)
+  local mr = require "moonrock"
+  local o = options.of_model(args)
+  o.schema = options.schema(args.schema)
+  if not o.schema then o.data = mr.data { format = args.format, fields = args.fields } end
+  o.on_notice = function(text) io.stderr:write("moonrock: ", text, "\n") end
+  local model = definition(o)
+
+  local function show(watch, kind)
+    if args.json then
+      local r = watch:result()
+      r.event, r.steps = kind, model.step_number
+      output.event(r)
+    else
+      print(watch:line())
+      io.stdout:flush()
+    end
+  end
+  local watch = mr.learn(model, args.source, { size = args.batch, max_wait = args.max_wait,
+    follow = args.follow or nil, bad_lines = args.bad_lines, window = args.window, every = args.every,
+    on_line = function(watch) show(watch, "window") end })
+  show(watch, "result")
+  model:close()
+end
+
+return learn

@@ -1,0 +1,218 @@
+-- What the commands share: their options, the values these take, and names that are nearly right.
+local options = {}
+
+-- ---- wrong usage ---------------------------------------------------------------------------
+
+--- Ends the command with a line and status 2.
+function options.usage(format, ...)
+  error({ usage = format:format(...) }, 0)
+end
+
+-- Levenshtein's distance between two words.
+local function distance(a, b)
+  local row = {}
+  for j = 0, #b do row[j] = j end
+  for i = 1, #a do
+    local diagonal = row[0]
+    row[0] = i
+    for j = 1, #b do
+      local cost = a:byte(i) == b:byte(j) and 0 or 1
+      diagonal, row[j] = row[j], math.min(row[j] + 1, row[j - 1] + 1, diagonal + cost)
+    end
+  end
+  return row[#b]
+end
+
+--- The word of a list that is nearest to a wrong one, unless all are far.
+---@param wrong string
+---@param list string[]
+---@return string|nil
+function options.nearest(wrong, list)
+  local best, least = nil, math.max(2, math.floor(#wrong / 3)) + 1
+  for _, word in ipairs(list) do
+    local d = distance(wrong, word)
+    if #word > #wrong and word:sub(1, #wrong) == wrong then d = 1 end
+    if d < least then best, least = word, d end
+  end
+  return best
+end
+
+-- ---- values --------------------------------------------------------------------------------
+
+local UNIT = { [""] = 1, B = 1, KB = 1e3, MB = 1e6, GB = 1e9, TB = 1e12, K = 1e3, M = 1e6, G = 1e9,
+  KIB = 2 ^ 10, MIB = 2 ^ 20, GIB = 2 ^ 30, TIB = 2 ^ 40 }
+
+local function count(text)
+  local n = tonumber(text)
+  if not n or n < 1 or n % 1 ~= 0 then return nil, ("'%s' is no whole number from 1"):format(text) end
+  return n
+end
+
+local function natural(text)
+  local n = tonumber(text)
+  if not n or n < 0 or n % 1 ~= 0 or n >= 2 ^ 53 then
+    return nil, ("'%s' is no whole number from 0"):format(text)
+  end
+  return n
+end
+
+local function positive(text)
+  local n = tonumber(text)
+  if not n or not (n > 0) or n == math.huge then
+    return nil, ("'%s' is no number above 0"):format(text)
+  end
+  return n
+end
+
+local function size(text)
+  local number, unit = text:upper():match("^([%d.]+)%s*(%a*)$")
+  number = tonumber(number)
+  if not number or not UNIT[unit] or number <= 0 then
+    return nil, ("'%s' is no size such as 500MB or 2GB"):format(text)
+  end
+  return number * UNIT[unit]
+end
+
+-- "3" -> 3, "true" -> true, "64,32" -> { 64, 32 }; anything else is text.
+local function value(text)
+  if text == "true" then return true elseif text == "false" then return false end
+  if tonumber(text) then return tonumber(text) end
+  if text:find("^[%d.eE+-]+,[%d.eE+,-]*$") then
+    local list = {}
+    for item in text:gmatch("[^,]+") do
+      if not tonumber(item) then return text end
+      list[#list + 1] = tonumber(item)
+    end
+    return list
+  end
+  return text
+end
+
+local function setting(text)
+  local name, given = text:match("^([%a_][%w_]*)=(.*)$")
+  if not name then return nil, ("'%s' is no NAME=VALUE"):format(text) end
+  return { name, value(given) }
+end
+
+local FORMATS = { "libsvm", "libffm", "libfm", "csv", "tsv", "vw", "jsonl", "bin" }
+
+local function one_of(list)
+  return function(text)
+    for _, word in ipairs(list) do
+      if word == text then return text end
+    end
+    local near = options.nearest(text, list)
+    return nil, ("'%s' is none of %s%s"):format(text, table.concat(list, ", "),
+      near and ("; did you mean %s?"):format(near) or "")
+  end
+end
+
+-- ---- options that several commands have -----------------------------------------------------
+
+local DECLARE = {
+  store = function(p)
+    p:option("--store", "Directory of the model and all its state."):argname "DIR":count(1)
+  end,
+  data = function(p, text)
+    p:option("--data", text):argname "FILE":count "*":default {}
+  end,
+  schema = function(p)
+    p:option("--schema", "What the columns of the data are: a Lua file, or the name of a shipped "
+      .. "schema (census)."):argname "SCHEMA"
+  end,
+  format = function(p)
+    p:option("--format", "Format of the data: " .. table.concat(FORMATS, ", ")
+      .. ". Found from the file where it can be."):argname "FORMAT":convert(one_of(FORMATS))
+    p:option("--fields", "Fields of a sample, in the bin and libsvm formats."):argname "N":convert(count)
+  end,
+  batch = function(p, default)
+    p:option("--batch", "Samples in a batch (" .. default .. ")."):argname "N":convert(count)
+  end,
+  learning = function(p)
+    p:option("--lr", "Learning rate, in place of the model's own."):argname "X":convert(positive)
+    p:option("--optim", "Optimizer in place of the model's own: sgd, adagrad, adam, adamw, ftrl.")
+      :argname "NAME":convert(one_of { "sgd", "adagrad", "adam", "adamw", "ftrl" })
+    p:option("--set", "An option of the model, such as dim=8 or hidden=64,32. Repeatable.")
+      :argname "NAME=VALUE":count "*":default {}:convert(setting)
+    p:option("--seed", "Seed of all randomness (42)."):argname "N":convert(natural)
+    p:option("--commit-every", "Commit every so many batches (by default every 30 seconds, and at "
+      .. "the end)."):argname "BATCHES":convert(count)
+  end,
+  machine = function(p)
+    p:option("--threads", "Threads; results do not depend on it (one a processor).")
+      :argname "N":convert(count)
+    p:option("--memory", "Memory that the process may use, such as 2GB."):argname "SIZE":convert(size)
+  end,
+  bad_lines = function(p)
+    p:option("--bad-lines", "At a malformed line: stop with an error (default), or skip and count "
+      .. "it."):argname "error|skip":convert(one_of { "error", "skip" })
+  end,
+  json = function(p)
+    p:flag("--json", "Results as JSON, one object a line.")
+  end,
+}
+
+options.count, options.natural, options.positive, options.one_of = count, natural, positive, one_of
+
+--- Declares shared options: names, or { name, argument }.
+function options.declare(parser, list)
+  for _, item in ipairs(list) do
+    if type(item) == "table" then DECLARE[item[1]](parser, item[2])
+    else DECLARE[item](parser) end
+  end
+end
+
+-- ---- models and schemas --------------------------------------------------------------------
+
+--- Names of the shipped models, in order.
+---@return string[]
+function options.models() return require("moonrock.source").shipped end
+
+local function is_path(name) return name:find("/", 1, true) or name:find("%.lua$") end
+
+local function exists(module)
+  return module:find("^[%w_.]+$") and (require("moonrock.embedded")[module]
+    or package.searchpath(module, package.path)) ~= nil
+end
+
+-- A shipped name that does not exist is wrong usage; a file that does not, a failure.
+local function check_name(kind, folder, name, known)
+  if is_path(name) then
+    local file, problem = io.open(name)
+    if not file then error(("%s %s"):format(kind, problem), 0) end
+    file:close()
+  elseif not exists(folder .. "." .. name) then
+    local near = options.nearest(name, known)
+    options.usage("%s %q is unknown; %s", kind, name, near and ("did you mean %s?"):format(near)
+      or ("expected one of %s, or a Lua file"):format(table.concat(known, ", ")))
+  end
+end
+
+--- The definition behind a MODEL argument.
+function options.model(name)
+  check_name("model", "models", name, options.models())
+  return require("moonrock").find(name)
+end
+
+--- The schema behind a --schema argument; nil without one.
+function options.schema(name)
+  if not name then return nil end
+  check_name("schema", "datasets", name, { "census" })
+  return require("moonrock").schema_of(name)
+end
+
+--- The model's options of a command line: `--set`, and those that it knows by name.
+function options.of_model(args)
+  local o = { store = args.store, seed = args.seed, threads = args.threads, memory = args.memory,
+    lr = args.lr, optim = args.optim, commit_every = args.commit_every }
+  for _, pair in ipairs(args.set or {}) do o[pair[1]] = pair[2] end
+  return o
+end
+
+--- One file as it is, several as a list, none as the schema's part.
+function options.files(list, part)
+  if #list == 0 then return part end
+  return #list == 1 and list[1] or list
+end
+
+return options

@@ -1,0 +1,43 @@
+-- moonrock predict: one probability for each line of data, in its order. Writes nothing else.
+local ffi = require "ffi"
+local options = require "moonrock.cli.options"
+
+local predict = {}
+
+function predict.declare(p)
+  p:description("Writes one probability for each line of data, in its order (a value, for a model of "
+    .. "regression). The data may lack labels.")
+  options.declare(p, { "store", { "data", "Data, with or without labels. Repeatable." } })
+  p:option("--out", "File to write; by default standard output."):argname "FILE"
+  options.declare(p, { { "batch", "4096" }, "machine" })
+end
+
+local ROOM = 24 -- bytes that a number and its newline need at most
+
+function predict.run(args)
+  local mr = require "moonrock"
+  local C = require "moonrock.ffi"
+  local err = require "moonrock.error"
+  local size = args.batch or 4096
+  local model = mr.reopen(args.store, { threads = args.threads, memory = args.memory })
+  local batches = model.data:batches(options.files(args.data, "test"),
+    { size = size, epochs = 1, shuffle = false, labels = false })
+  local out = io.stdout
+  if args.out then
+    local file, problem = io.open(args.out, "w")
+    if not file then error("--out " .. problem, 0) end
+    out = file
+  end
+  local text = ffi.new("char[?]", size * ROOM)
+  local probability = model.loss_name == "bce" and 1 or 0
+  mr.predict(model, batches, function(logits, batch)
+    local len = err.check(C.mr_text_scores(logits:data(), batch.n, probability, text, size * ROOM))
+    local ok, reason = out:write(ffi.string(text, len))
+    if not ok then error(("%s: %s"):format(args.out or "standard output", reason), 0) end
+  end)
+  local ok, reason = (args.out and out.close or out.flush)(out)
+  if not ok then error(("%s: %s"):format(args.out or "standard output", reason), 0) end
+  model:close()
+end
+
+return predict

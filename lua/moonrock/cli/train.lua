@@ -1,0 +1,99 @@
+-- moonrock train: epochs over files, with validation, early stopping and commits.
+local options = require "moonrock.cli.options"
+local output = require "moonrock.cli.output"
+
+local train = {}
+
+function train.declare(p)
+  p:description("Trains a model on files. Its whole state is kept in the store: run again with the "
+    .. "same options, it goes on from the last commit. Files may be .gz or .zst, directories, or - "
+    .. "for standard input.")
+  p:argument("model", "Name of a shipped model (" .. table.concat(options.models(), ", ")
+    .. ") or a Lua file."):argname "MODEL"
+  options.declare(p, { "store", { "data", "Training data. Repeatable. By default the schema's own." } })
+  p:option("--valid", "Validation data: a file, or a fraction such as 0.1 of the training data.")
+    :argname "FILE|X"
+  p:option("--test", "Test data, scored at the end."):argname "FILE"
+  options.declare(p, { "schema", "format", { "batch", "256" } })
+  p:option("--epochs", "Passes over the data, counted over the whole run (the schema's, or 1).")
+    :argname "N":convert(options.count)
+  p:option("--patience", "Stop after so many epochs without a better validation, and restore the "
+    .. "best state."):argname "EPOCHS":convert(options.count)
+  p:option("--shuffle", "Order of the training samples: window (default), full, or off.")
+    :argname "HOW":convert(options.one_of { "window", "full", "off" })
+  p:option("--window", "Samples in the shuffling window."):argname "N":convert(options.count)
+  options.declare(p, { "learning", "machine", "bad_lines", "json" })
+end
+
+local SHUFFLE = { window = true, full = "full", off = false }
+
+-- Standard input can be read once, in its order.
+local function check_once(args, files)
+  local reads = 0
+  for _, file in ipairs(files) do
+    if file == "-" then reads = reads + 1 end
+  end
+  if reads == 0 then return end
+  if reads > 1 then options.usage("standard input (-) can be read only once") end
+  if (args.epochs or 1) > 1 then
+    options.usage("--epochs %d: standard input (-) can be read only once", args.epochs)
+  end
+  if args.shuffle == "full" then
+    options.usage("--shuffle full: standard input (-) can be read only once, use window or off")
+  end
+  if tonumber(args.valid) then
+    options.usage("--valid %s: standard input (-) can be read only once, give a file", args.valid)
+  end
+  args.epochs = 1
+end
+
+function train.run(args)
+  local files = { args.test, unpack(args.data) }
+  local split = tonumber(args.valid)
+  if split and not (split > 0 and split < 1) then
+    options.usage("--valid %s: expected a file or a fraction between 0 and 1", args.valid)
+  end
+  if args.valid and not split then files[#files + 1] = args.valid end
+  check_once(args, files)
+
+  local definition = options.model(args.model)
+  local mr = require "moonrock"
+  local schema = options.schema(args.schema)
+  local o = options.of_model(args)
+  o.schema = schema
+  if not schema then
+    if #args.data == 0 then options.usage("--data FILE is missing (or --schema, of one that names files)") end
+    o.data = mr.data { format = args.format, fields = args.fields }
+  end
+  o.on_notice = function(text) io.stderr:write("moonrock: ", text, "\n") end
+  local model = definition(o)
+
+  local parts = schema and schema.parts or {}
+  local source = options.files(args.data, "train")
+  local valid, test = args.valid, args.test
+  if split then valid = source end
+  if #args.data == 0 then
+    valid = valid or parts.valid and "valid" or nil
+    test = test or parts.test and "test" or nil
+  end
+  local show = output.printer(args.json)
+  local Progress = require "moonrock.progress"
+  local progress = Progress.new "train"
+  local defaults = schema and schema.training or {}
+  mr.fit(model, {
+    train = source, valid = valid, test = test, split = split,
+    epochs = args.epochs or defaults.epochs, size = args.batch or defaults.batch,
+    patience = args.patience or defaults.patience, shuffle = SHUFFLE[args.shuffle],
+    window = args.window, bad_lines = args.bad_lines, memory = args.memory,
+    on_batch = function(batch, loss, batches)
+      progress:add(batch.n, loss, batches.progress and batches:progress() or nil)
+    end,
+    on_event = function(event)
+      show(event)
+      if event.event == "epoch" then progress = Progress.new "train" end
+    end,
+  })
+  model:close()
+end
+
+return train

@@ -1,0 +1,29 @@
+/* text.c - what the program writes: scores as lines of text, and whether a person reads them. */
+#include <math.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base.h"
+
+#define SCORE_LEN 24 /* bytes of "%.7g\n" at most, and its terminating 0 */
+
+int mr_text_scores(const float *scores, int n, int probability, char *out, size_t room)
+{
+    size_t len = 0;
+    for (int i = 0; i < n; i++) {
+        if (room - len < SCORE_LEN)
+            return fail("text: %zu bytes for %d scores, expected %d each", room, n, SCORE_LEN);
+        double score = scores[i];
+        if (isnan(score))
+            return fail("score of sample %d of the batch is not a number", i);
+        if (probability)
+            score = 1 / (1 + exp(-score));
+        len += (size_t)snprintf(out + len, SCORE_LEN, "%.7g\n", score);
+    }
+    return (int)len;
+}
+
+int mr_terminal(int descriptor)
+{
+    return isatty(descriptor);
+}
