@@ -58,10 +58,13 @@ double mr_memory_calls(void);
 
 /* ---- data: batches --------------------------------------------------------------- */
 
-/* How far the data has been consumed: the next sample of the next batch. */
+/* How far the data has been consumed. A record is a line of text (or a row of CSV, or of
+ * `bin`) that is not blank, a comment or a header; records are numbered from 0 in each epoch,
+ * those of the other part of a split and those that are skipped included. */
 typedef struct mr_position {
     int64_t epoch;  /* from 0 */
-    int64_t sample; /* samples of this epoch consumed */
+    int64_t sample; /* records of this epoch consumed; in a shuffled window, as many of its
+                       records as it has given samples */
 } mr_position;
 
 /* Some samples, in compressed rows: sample s owns the entries offsets[s]..offsets[s+1). An
@@ -79,7 +82,142 @@ typedef struct mr_batch {
     const float *label;     /* [n], or NULL: the data has none */
     const float *weight;    /* [n], or NULL: all are 1 */
     mr_position position;   /* after this batch */
+    const uint8_t *bad;     /* [n], 1: a line that could not be read, kept as an empty sample
+                               with a NaN for label; or NULL: there are none */
 } mr_batch;
+
+/* ---- data: schemas ----------------------------------------------------------------- */
+
+typedef enum mr_field_kind {
+    MR_CATEGORY,   /* one key: the hash of the cell's bytes */
+    MR_CATEGORIES, /* a key for each part of the cell */
+    MR_NUMERIC,    /* one key, whose value is the scaled number */
+    MR_BUCKET,     /* one key: the hash of how many edges are <= the number */
+    MR_CROSS       /* a key for each combination of its parts' keys */
+} mr_field_kind;
+
+typedef enum mr_scale {
+    MR_SCALE_NONE,        /* x */
+    MR_SCALE_STANDARD,    /* (x - mean) / deviation */
+    MR_SCALE_LOG,         /* sign(x) log(1 + |x|) */
+    MR_SCALE_LOG_STANDARD /* the logarithm, then standardised */
+} mr_scale;
+
+/* A field. A key is the XXH3 hash of its bytes under the hash of the field's name; a missing
+ * cell has a key of its own (a numeric field's with the value 1). Everything is copied. */
+typedef struct mr_field {
+    int32_t kind;        /* mr_field_kind */
+    const char *name;    /* distinct within the schema */
+    const char *column;  /* NULL for a cross */
+    int32_t separator;   /* MR_CATEGORIES: a byte */
+    int32_t scale;       /* MR_NUMERIC: mr_scale */
+    int32_t literal;     /* mean and deviation are given, not fitted */
+    double mean, deviation;
+    int32_t quantiles;   /* MR_BUCKET: number of buckets to fit, or 0: edges are given */
+    const double *edges; /* [edges_n], ascending */
+    size_t edges_n;
+    const char *const *parts; /* MR_CROSS: names of fields before it (not numeric), or else of
+                                 columns, taken as categories */
+    size_t parts_n;
+} mr_field;
+
+typedef struct mr_schema_options {
+    const char *name;
+    int32_t separator; /* between cells: a byte */
+    int32_t header;    /* each file starts with a line of names */
+    int32_t trim;      /* blanks around a cell are no part of it */
+    int32_t quote;     /* a cell may stand in double quotes (RFC 4180) */
+    const char *const *columns; /* names; NULL: the header's */
+    size_t columns_n;
+    const char *const *missing; /* cells that stand for none */
+    size_t missing_n;
+    const char *label;  /* column; NULL: there is none */
+    const char *const *positive; /* cells that stand for 1; none: the label is a number */
+    size_t positive_n;
+    const char *const *negative; /* cells that stand for 0; none: all others */
+    size_t negative_n;
+    const char *weight; /* column of the sample weight, or NULL */
+} mr_schema_options;
+
+typedef struct mr_schema mr_schema;
+
+/* How rows of CSV become samples. Readers keep the schema alive until they are closed. */
+mr_schema *mr_schema_new(const mr_schema_options *options);
+void mr_schema_free(mr_schema *s);
+
+/* Adds a field, numbered from 0. */
+int mr_schema_field(mr_schema *s, const mr_field *field);
+int mr_schema_fields(const mr_schema *s);
+const char *mr_schema_field_name(const mr_schema *s, int field); /* owned by the schema */
+
+/* The first field that still needs fitting, or NULL. Owned by the schema. */
+const char *mr_schema_unfitted(const mr_schema *s);
+
+/* What was fitted, as text; and back, which fails for the text of another schema. Owned by the
+ * schema, valid until the next call. Readers that are open keep what they started with. */
+const char *mr_schema_statistics(mr_schema *s);
+int mr_schema_restore(mr_schema *s, const char *statistics);
+
+/* ---- data: readers ----------------------------------------------------------------- */
+
+typedef enum mr_task { MR_REGRESSION, MR_BINARY } mr_task;
+typedef enum mr_labels { MR_LABELS_REQUIRED, MR_LABELS_AUTO, MR_LABELS_IGNORED } mr_labels;
+typedef enum mr_bad_lines { MR_BAD_ERROR, MR_BAD_SKIP, MR_BAD_KEEP } mr_bad_lines;
+
+typedef struct mr_reader_options {
+    const char *const *files; /* paths; a directory: the files in it, by name; "-": standard
+                                 input, which is taken to start at `from` */
+    size_t files_n;
+    const char *format;  /* libsvm, libffm, libfm, csv, tsv, bin; NULL: found out */
+    mr_schema *schema;   /* csv and tsv; else NULL */
+    int32_t fields;      /* libsvm, libfm, bin: the j-th entry is of field j, and there are this
+                            many (bin: 39 if 0); libffm: fields are below this; 0: not known */
+    int32_t size;        /* samples of a batch */
+    int32_t task;        /* mr_task: binary labels are 0 and 1, or -1 and 1 (read as 0 and 1) */
+    int32_t labels;      /* mr_labels: auto: as the first record has one or not; ignored: not
+                            read, batches have none */
+    int32_t bad_lines;   /* mr_bad_lines: keep: an empty sample for every line that is blank, a
+                            comment or bad, so that there is one for each line */
+    int32_t follow;      /* the last file grows */
+    int32_t stream;      /* hand out a batch as soon as it is full: last_of_epoch stays 0 */
+    int32_t memory;      /* 1: read once, keep all samples; 0: do not; -1: if it is small */
+    int32_t part;        /* of a split: 0 all, 1 what is left, 2 what is held out */
+    double split;        /* fraction held out, by a hash of the record's number */
+    int64_t epochs;      /* 0: without end */
+    int64_t window;      /* records to shuffle within; 0: as they come; -1: the whole epoch */
+    int64_t skip, limit; /* records to leave out at the start, and to read (0: all) */
+    uint64_t seed;       /* of the order, which depends on (seed, epoch, window) alone */
+    mr_position from;    /* where to start */
+    double max_wait;     /* stream: seconds after which a batch is cut short; 0: never */
+    double bytes;        /* most memory for samples that are kept; 0: any */
+} mr_reader_options;
+
+typedef struct mr_reader mr_reader;
+
+/* Starts to read ahead, in a thread of its own. */
+mr_reader *mr_reader_open(const mr_reader_options *options);
+void mr_reader_close(mr_reader *r);
+
+/* The batch, always at the same address. Owned by the reader. */
+const mr_batch *mr_reader_batch(const mr_reader *r);
+
+/* Fills it with the next samples and returns how many, 0 at the end of the data or once
+ * mr_interrupted(), or -1. What the last batch pointed to is valid until then. */
+int mr_reader_next(mr_reader *r);
+
+/* Starts again at a position; what is kept in memory is not read again. */
+int mr_reader_seek(mr_reader *r, int64_t epoch, int64_t sample);
+
+/* Bad lines of an epoch that were skipped or kept so far; the first one, or "". */
+double mr_reader_skipped(mr_reader *r);
+const char *mr_reader_first_bad(mr_reader *r); /* owned by the reader */
+
+/* How far the batches have come in all epochs, from 0 to 1; -1: not known. */
+double mr_reader_progress(const mr_reader *r);
+
+/* Fits what a schema needs fitted over all records of the options' files (its part of them),
+ * on the calling thread, in order: the same at any time. */
+int mr_schema_fit(mr_schema *s, const mr_reader_options *options);
 
 /* ---- table ----------------------------------------------------------------------- */
 
