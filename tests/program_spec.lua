@@ -1,0 +1,258 @@
+-- The program from outside: scripts, commands, exit statuses, and what it says.
+local shell = require "tests.support.shell"
+
+local moonrock, run, quote = shell.moonrock, shell.run, shell.quote
+local dir = shell.directory()
+local sanitized = shell.program:find("san", 1, true)
+
+local function script(name, text) return shell.write(dir .. "/" .. name, text) end
+
+local function here()
+  local pipe = io.popen("pwd")
+  local path = pipe:read("*l")
+  pipe:close()
+  return path
+end
+
+local program = shell.program:find("^/") and shell.program or here() .. "/" .. shell.program
+
+describe("a script", function()
+  it("sees its arguments in arg and in ..., as under luajit", function()
+    local path = script("args.lua", "print(arg[0], arg[1], arg[2], #arg, ...)")
+    local status, out = moonrock(path, "a", "b c")
+    assert.equal(0, status)
+    assert.equal(("%s\ta\tb c\t2\ta\tb c\n"):format(path), out)
+  end)
+
+  it("finds the program in a negative index of arg", function()
+    local _, out = moonrock(script("arg.lua", "print(arg[-1])"))
+    assert.equal(shell.program .. "\n", out)
+  end)
+
+  it("ends with the status that it gives os.exit", function()
+    assert.equal(7, (moonrock(script("exit.lua", "os.exit(7)"))))
+    assert.equal(0, (moonrock(script("exit.lua", "os.exit(true)"))))
+    assert.equal(1, (moonrock(script("exit.lua", "os.exit(false)"))))
+  end)
+
+  it("that fails ends with status 1 and a traceback with the user's file and lines", function()
+    local path = script("fails.lua", "local function inner()\n  error 'on purpose'\nend\nlocal x = inner()\nreturn x")
+    local status, out, err = moonrock(path)
+    assert.equal(1, status)
+    assert.equal("", out)
+    assert.truthy(err:find(path .. ":2: on purpose", 1, true), err)
+    assert.truthy(err:find("stack traceback:", 1, true), err)
+    assert.truthy(err:find(path .. ":4: in main chunk", 1, true), err)
+  end)
+
+  it("that does not parse, or is not there, ends with status 1 and one line", function()
+    local path = script("syntax.lua", "local = 3")
+    local status, _, err = moonrock(path)
+    assert.equal(1, status)
+    assert.truthy(err:find(path .. ":1:", 1, true), err)
+    local absent, _, problem = moonrock(dir .. "/absent.lua")
+    assert.equal(1, absent)
+    assert.truthy(problem:find("absent.lua", 1, true), problem)
+    assert.equal(1, select(2, problem:gsub("\n", "")))
+  end)
+
+  it("is read from standard input for - and without arguments", function()
+    local status, out = run(("echo 'print(1 + 1, ...)' | %s - x"):format(quote(shell.program)))
+    assert.same({ 0, "2\tx\n" }, { status, out })
+    status, out = run(("echo 'print(2 + 2)' | %s"):format(quote(shell.program)))
+    assert.same({ 0, "4\n" }, { status, out })
+  end)
+
+  it("is given on the command line by -e", function()
+    local status, out = moonrock("-e", "print(6 * 7, ...)", "x")
+    assert.same({ 0, "42\tx\n" }, { status, out })
+  end)
+
+  it("requires the library from any directory", function()
+    local status, out, err = run(("cd / && %s -e 'print(type(require \"moonrock\".model))'")
+      :format(quote(program)))
+    assert.same({ 0, "function\n", "" }, { status, out, err })
+  end)
+
+  it("requires modules of the directory it is run in", function()
+    script("neighbour.lua", "return { answer = 42 }")
+    local status, out = run(("cd %s && %s -e 'print(require \"neighbour\".answer)'")
+      :format(quote(dir), quote(program)))
+    assert.same({ 0, "42\n" }, { status, out })
+  end)
+
+  it("that raises an interruption ends with 128 + the signal's number and no traceback", function()
+    local status, _, err = moonrock(script("int.lua", "error({ interrupted = 15 }, 0)"))
+    assert.equal(143, status)
+    assert.equal("", err)
+  end)
+
+  it("that makes a mistake in a call is told its own line", function()
+    local path = script("mistake.lua",
+      "local mr = require 'moonrock'\n\nmr.optim.adam { learning_rate = 1 }\n")
+    local status, _, err = moonrock(path)
+    assert.equal(1, status)
+    assert.truthy(err:find(path .. ":3: ", 1, true), err)
+  end)
+end)
+
+describe("the library", function()
+  it("comes from the checkout that MOONROCK_LUA names", function()
+    local copy = dir .. "/copy"
+    run(("mkdir %s && cp -R lua models datasets %s"):format(quote(copy), quote(copy)))
+    shell.write(copy .. "/lua/moonrock/marked.lua", "return 'from the checkout'")
+    local status, out, err = run(("MOONROCK_LUA=%s %s -e 'print(require \"moonrock.marked\")'")
+      :format(quote(copy), quote(shell.program)))
+    assert.same({ 0, "from the checkout\n", "" }, { status, out, err })
+    assert.not_equal(0, (moonrock("-e", "require 'moonrock.marked'")))
+  end)
+
+  it("tells file and line of its frames as moonrock/NAME.lua", function()
+    local _, _, err = moonrock("-e", "require('moonrock').optim.adam { learning_rate = 1 }")
+    assert.truthy(err:find("moonrock/optim.lua:%d+:"), err)
+  end)
+
+  it("works in a stock luajit through libmoonrock.so", function()
+    if sanitized then pending("luajit is not linked to the sanitizers") end
+    local path = script("stock.lua",
+      "local mr = require 'moonrock'\nprint(mr.version, require('moonrock.ffi').mr_clock() > 0)")
+    local status, out, err = run("LUA_PATH='./lua/?.lua;./lua/?/init.lua;;' luajit " .. quote(path))
+    assert.equal("", err)
+    assert.equal(0, status)
+    assert.truthy(out:find("^%d+%.%d+%.%d+\ttrue\n$"), out)
+  end)
+
+  it("refuses a C half of another version", function()
+    local copy = dir .. "/old"
+    run(("mkdir %s && cp -R lua models datasets %s"):format(quote(copy), quote(copy)))
+    local path = copy .. "/lua/moonrock/ffi.lua"
+    local text = shell.read(path)
+    shell.write(path, (text:gsub('VERSION = "[^"]+"', 'VERSION = "0.0.9"')))
+    local status, _, err = run(("MOONROCK_LUA=%s %s -e 'require \"moonrock\"'")
+      :format(quote(copy), quote(shell.program)))
+    assert.equal(1, status)
+    assert.truthy(err:find("the Lua library is version 0.0.9, the C library", 1, true), err)
+  end)
+end)
+
+describe("wrong usage", function()
+  -- words, what the line says
+  local cases = {
+    { { "trian" }, 'command "trian" is unknown; did you mean train?' },
+    { { "frobnicate" }, 'command "frobnicate" is unknown; moonrock --help lists the commands' },
+    { { "--versoin" }, 'option "--versoin" is unknown' },
+    { { "train" }, "missing" },
+    { { "train", "fm", "--stor", "x" }, "unknown option '--stor'; did you mean --store?" },
+    { { "train", "fm", "--store", "x", "--epoch", "2" }, "unknown option '--epoch'; did you mean --epochs?" },
+    { { "train", "fm", "--store" }, "--store" },
+    { { "train", "fm", "--store", "x", "--epochs", "none" }, "--epochs: 'none' is no whole number from 1" },
+    { { "train", "fm", "--store", "x", "--epochs", "-1" }, "--epochs: '-1' is no whole number from 1" },
+    { { "train", "fm", "--store", "x", "--lr", "0" }, "--lr: '0' is no number above 0" },
+    { { "train", "fm", "--store", "x", "--memory", "lots" }, "--memory: 'lots' is no size such as" },
+    { { "train", "fm", "--store", "x", "--set", "dim" }, "--set: 'dim' is no NAME=VALUE" },
+    { { "train", "fm", "--store", "x", "--optim", "adams" }, "did you mean adam?" },
+    { { "train", "fm", "--store", "x", "--format", "libsvn" }, "did you mean libsvm?" },
+    { { "train", "fmm", "--store", "x" }, 'model "fmm" is unknown; did you mean fm?' },
+    { { "train", "fm", "--schema", "cencus", "--store", "x" }, 'schema "cencus" is unknown; did you mean census?' },
+    { { "train", "fm", "--store", "x" }, "--data FILE is missing" },
+    { { "train", "fm", "--store", "x", "--data", "d", "--valid", "1.5" }, "--valid 1.5: expected a file or a fraction" },
+    { { "train", "fm", "--store", "x", "--data", "-", "--epochs", "2" }, "standard input (-) can be read only once" },
+    { { "train", "fm", "--store", "x", "--data", "-", "--shuffle", "full" }, "standard input (-) can be read only once" },
+    { { "eval" }, "--store" },
+    { { "predict", "--store", "x", "--outt", "y" }, "did you mean --out?" },
+    { { "learn", "fm", "--store", "x" }, "--source" },
+    { { "learn", "fm", "--store", "x", "--source", "-", "--follow" }, "--follow is for files" },
+    { { "info", "--store", "x", "y" }, "too many arguments" },
+  }
+  for _, case in ipairs(cases) do
+    it(("`moonrock %s` is one line that says so, with status 2"):format(table.concat(case[1], " ")), function()
+      local status, out, err = moonrock(unpack(case[1]))
+      assert.equal("", out)
+      assert.truthy(err:find(case[2], 1, true), err)
+      assert.equal(2, status)
+      assert.truthy(err:find("^moonrock: [^\n]+\n$"), err)
+      assert.is_nil(io.open("x"))
+    end)
+  end
+end)
+
+describe("a failure", function()
+  local function fails(expected, ...)
+    local status, out, err = moonrock(...)
+    assert.equal("", out)
+    assert.truthy(err:find(expected, 1, true), err)
+    assert.truthy(err:find("^moonrock: [^\n]+\n$"), err)
+    assert.equal(1, status)
+  end
+
+  it("of a missing model file is one line with status 1", function()
+    fails("absent.lua", "train", dir .. "/absent.lua", "--store", dir .. "/s1", "--data", "d")
+  end)
+
+  it("of a store that is not there is one line with status 1", function()
+    fails(dir .. "/nothing", "info", "--store", dir .. "/nothing")
+    fails(dir .. "/nothing", "eval", "--store", dir .. "/nothing", "--data", "d")
+    assert.is_nil(io.open(dir .. "/nothing"))
+  end)
+
+  it("of a model that does not parse names its file and line", function()
+    local path = script("broken.lua", "local mr = require 'moonrock'\nreturn mr.model(")
+    fails("broken.lua:2:", "train", path, "--store", dir .. "/s2", "--data", "d", "--format", "libsvm")
+  end)
+
+  it("inside a model names its file and line", function()
+    local path = script("raises.lua", [[
+local mr = require "moonrock"
+return mr.model("raises", function(m)
+  local row = m:table("features", { w = { dim = 1, init = "zeros" } })
+  return function(x)
+    local r = row(x)
+    return r.w:sum() + nothing
+  end
+end)
+]])
+    local data = script("raises.svm", "1 3:1\n0 4:1\n")
+    fails("raises.lua:6:", "train", path, "--store", dir .. "/s3", "--data", data, "--format", "libsvm")
+  end)
+end)
+
+describe("help", function()
+  it("lists the commands", function()
+    local status, out = moonrock("--help")
+    assert.equal(0, status)
+    for _, command in ipairs { "train", "eval", "predict", "learn", "info" } do
+      assert.truthy(out:find("\n  " .. command .. " ", 1, true), command)
+    end
+  end)
+
+  for _, command in ipairs { "train", "eval", "predict", "learn", "info" } do
+    it("of " .. command .. " goes to standard output with status 0", function()
+      local status, out, err = moonrock(command, "--help")
+      assert.equal(0, status)
+      assert.equal("", err)
+      assert.truthy(out:find("--store DIR", 1, true), out)
+    end)
+  end
+
+  it("of --version is a number", function()
+    local status, out = moonrock("--version")
+    assert.equal(0, status)
+    assert.truthy(out:find("^moonrock %d+%.%d+%.%d+ "), out)
+  end)
+end)
+
+describe("the prompt", function()
+  local function type_in(lines)
+    local command = quote(shell.program)
+    return run(("printf '%%s\\n' %s | script -qec %s /dev/null"):format(lines, quote(command)))
+  end
+
+  it("evaluates expressions and chunks of several lines, and goes on after an error", function()
+    if run("command -v script") ~= 0 then pending("script(1) is not installed") end
+    local status, out = type_in [['=6*7' 'for i = 1, 2 do' 'print("line", i)' 'end' 'error "oops"' '1 + 1' 'os.exit(3)']]
+    assert.truthy(out:find("42", 1, true), out)
+    assert.truthy(out:find("line\t2", 1, true), out)
+    assert.truthy(out:find("oops", 1, true), out)
+    assert.equal(3, status)
+  end)
+end)
