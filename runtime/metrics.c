@@ -27,8 +27,8 @@ enum { DIGIT_BITS = 11, DIGITS = 1 << DIGIT_BITS, PASSES = 3 };
 typedef struct sums {
     double rows;
     double weight;
-    double label;  /* weighted sums, from here on */
-    double mean;   /* predictions: sigmoid(z), or z in a regression */
+    double label; /* weighted sums, from here on */
+    double mean;  /* predictions: sigmoid(z), or z in a regression */
     double loss;
     double right;  /* samples on the right side of 1/2 */
     double square; /* (prediction - label)^2 */
@@ -37,8 +37,8 @@ typedef struct sums {
 struct mr_metrics {
     sums sum;
     int regression;
-    int bins;  /* 0: exact */
-    int shift; /* of the bits of a float, to a bin */
+    int bins;                    /* 0: exact */
+    int shift;                   /* of the bits of a float, to a bin */
     double *positive, *negative; /* [bins], weights; owned */
     uint64_t *sample;            /* exact: packed, owned */
     size_t samples, room;
@@ -124,20 +124,22 @@ void mr_metrics_reset(mr_metrics *m)
 }
 
 /* Refuses a batch before anything of it is counted. */
-static int check(const mr_metrics *m, const float *score, const float *label,
-                 const float *weight, int n)
+static int check(const mr_metrics *m, const float *score, const float *label, const float *weight,
+                 int n)
 {
     for (int i = 0; i < n; i++) {
         if (isnan(score[i]))
             return fail("metrics: the score of sample %d of %d is not a number", i + 1, n);
         if (!m->regression && label[i] != 0 && label[i] != 1 && label[i] != -1)
             return fail("metrics: the label of sample %d of %d is %g, expected 0 or 1 "
-                        "(or -1 or 1)", i + 1, n, (double)label[i]);
+                        "(or -1 or 1)",
+                        i + 1, n, (double)label[i]);
         if (m->regression && !isfinite(label[i]))
             return fail("metrics: the label of sample %d of %d is not finite", i + 1, n);
         if (weight && !(weight[i] >= 0 && weight[i] <= FLT_MAX))
             return fail("metrics: the weight of sample %d of %d is %g, expected one of at "
-                        "least 0", i + 1, n, (double)weight[i]);
+                        "least 0",
+                        i + 1, n, (double)weight[i]);
     }
     return 0;
 }
@@ -171,8 +173,8 @@ int mr_metrics_add(mr_metrics *m, const float *score, const float *label, const 
     if (check(m, score, label, weight, n))
         return -1;
     int exact = !m->regression && !m->bins;
-    if (exact && memory_reserve((void **)&m->sample, &m->room, m->samples + (size_t)n,
-                                sizeof *m->sample))
+    if (exact &&
+        memory_reserve((void **)&m->sample, &m->room, m->samples + (size_t)n, sizeof *m->sample))
         return -1;
     for (int i = 0; i < n; i++) {
         float w = weight ? weight[i] : 1;
@@ -233,7 +235,7 @@ static int sort(mr_metrics *m)
 /* The area, when groups of equal scores come in ascending order: each positive beats the
  * negatives below it, and half of those beside it. */
 typedef struct area {
-    double below;    /* weight of the negatives so far */
+    double below; /* weight of the negatives so far */
     double positive;
     double won;
     double tied;
@@ -286,8 +288,7 @@ int mr_metrics_read(mr_metrics *m, mr_score *out)
             area_add(&a, m->positive[b], m->negative[b]);
     } else {
         if (m->samples > UINT32_MAX)
-            return fail("metrics: %zu samples are too many for an exact AUC; use bins",
-                        m->samples);
+            return fail("metrics: %zu samples are too many for an exact AUC; use bins", m->samples);
         if (sort(m))
             return -1;
         a = area_exact(m);

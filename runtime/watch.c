@@ -95,8 +95,7 @@ int mr_watch_read(mr_watch *w, mr_score *window, mr_score *all)
     uint32_t from, first;
     runs(w, &from, &first);
     mr_metrics_reset(w->recent);
-    if (mr_metrics_add(w->recent, w->score + from, w->label + from, w->weight + from,
-                       (int)first) ||
+    if (mr_metrics_add(w->recent, w->score + from, w->label + from, w->weight + from, (int)first) ||
         mr_metrics_add(w->recent, w->score, w->label, w->weight, (int)(w->held - first)) ||
         mr_metrics_read(w->recent, window) || mr_metrics_read(w->all, all))
         return -1;
@@ -119,8 +118,8 @@ static uint8_t *ring_save(uint8_t *p, const mr_watch *w, const float *ring)
 
 const void *mr_watch_bytes(mr_watch *w)
 {
-    size_t need = sizeof(watch_head) + 3 * (size_t)w->held * sizeof(float) +
-                  metrics_save_room(w->all);
+    size_t need =
+        sizeof(watch_head) + 3 * (size_t)w->held * sizeof(float) + metrics_save_room(w->all);
     if (memory_reserve((void **)&w->bytes, &w->room, need, 1))
         return NULL;
     watch_head h = {WATCH_MAGIC, w->regression, w->window, WATCH_BINS, w->batches, w->held, 0};
@@ -161,8 +160,7 @@ int mr_watch_load(mr_watch *w, const void *bytes, size_t len)
         return fail("watch: saved for %s, expected %s", h.regression ? "regression" : "labels",
                     w->regression ? "regression" : "labels");
     if (h.window != w->window)
-        return fail("watch: saved with a window of %u samples, expected %u", h.window,
-                    w->window);
+        return fail("watch: saved with a window of %u samples, expected %u", h.window, w->window);
     size_t ring = (size_t)h.held * sizeof(float);
     if (h.held > h.window || len - sizeof h < 3 * ring)
         return fail("watch: %zu saved bytes are too few for %u samples", len, h.held);

@@ -1,0 +1,18 @@
+#!/bin/sh
+# `make bench`: see tests/bench/README.md for what it prints and the variables it takes.
+set -eu
+cd "$(dirname "$0")/../.."
+
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+trap 'exit 130' INT TERM
+
+if [ -z "${DATA:-}" ]; then
+    ./moonrock datasets/synthetic.lua --seed 42 --train "${ROWS:-1000000}" --test 100000 --out "$dir"
+    DATA=$dir
+fi
+${CC:-cc} -std=gnu11 -D_GNU_SOURCE -O3 -march=native -ffast-math -o "$dir/limit" \
+    $(pkg-config --cflags openblas) tests/bench/limit.c $(pkg-config --libs openblas) -lpthread -lm
+./moonrock tests/bench/run.lua --data "$DATA" --limit "$dir/limit" --out build/bench.json \
+    --repeat "${REPEAT:-3}" --threads "${THREADS:-2}" --batch "${BATCH:-1024}" \
+    --models "${MODELS:-lr fm wide_deep}" ${PEER:+--peer}

@@ -1,0 +1,84 @@
+-- One model, one epoch, in memory: forward, backward and optimizer steps are timed; reading and
+-- parsing are not, and nothing is shuffled. tests/bench/peer.py is the same in PyTorch, with the
+-- same options and output.
+--
+--   ./moonrock tests/bench/train.lua --model fm --data d/train.bin --test d/test.bin --json
+local json = require "dkjson"
+local mr = require "moonrock"
+local C = require "moonrock.ffi"
+
+local parser = require "argparse"("train.lua", "Times one epoch of training from memory.")
+parser:option("--model", "A shipped model, or the path of one."):count(1)
+parser:option("--data", "Training rows: FIELDS int64 ids and an int64 label each."):count(1)
+parser:option("--test", "Rows to give the AUC of after the first epoch.")
+parser:option("--fields", "Ids a row.", "39"):convert(tonumber)
+parser:option("--dim", "Width of the vectors.", "16"):convert(tonumber)
+parser:option("--batch", "Rows a step.", "1024"):convert(tonumber)
+parser:option("--threads", "Threads.", "2"):convert(tonumber)
+parser:option("--rows", "Train on the first ROWS rows only; 0: all.", "0"):convert(tonumber)
+parser:option("--repeat", "Epochs, each of a fresh model.", "3"):convert(tonumber):target "times"
+parser:option("--opt", "Optimizer of the tables.", "adagrad"):choices { "adagrad", "adam" }
+parser:flag("--json", "One JSON object instead of a line.")
+local opt = parser:parse()
+
+local tables = opt.opt == "adam" and mr.optim.adam { lr = 0.003 } or mr.optim.adagrad { lr = 0.05 }
+local dense = mr.optim.adam { lr = 1e-3 }
+local definition = mr.find(opt.model)
+
+local function data_of(path)
+  return mr.data { train = path, format = "bin", fields = opt.fields, memory = true }
+end
+
+local function batches(data, size)
+  return data:batches("train", { size = size, epochs = 1, shuffle = false, memory = true })
+end
+
+local data = data_of(opt.data)
+
+-- One epoch of full batches of a fresh model: rows and seconds.
+local function epoch(seed)
+  local model = definition { data = data, seed = seed, threads = opt.threads, dim = opt.dim,
+    optim = tables, dense = dense, dense_optim = dense }
+  local rows = 0
+  local it = batches(data, opt.batch)
+  local began = C.mr_clock()
+  for batch in it do
+    if batch.n < opt.batch then break end
+    mr.bce(model(batch), batch.label):backward()
+    model:step()
+    rows = rows + batch.n
+    if rows + opt.batch > opt.rows and opt.rows > 0 then break end
+  end
+  local seconds = C.mr_clock() - began
+  it:close()
+  return model, rows, seconds
+end
+
+local function median(t)
+  local s = { unpack(t) }
+  table.sort(s)
+  local middle = math.floor(#s / 2)
+  return #s % 2 == 1 and s[middle + 1] or (s[middle] + s[middle + 1]) / 2
+end
+
+local rates, rows, peak, auc = {}, nil, nil, nil
+for r = 1, opt.times do
+  local model, n, seconds = epoch(r)
+  rows, rates[r] = n, math.floor(n / seconds + 0.5)
+  if r == 1 then
+    peak = C.mr_memory_peak()
+    if opt.test then auc = mr.evaluate(model, batches(data_of(opt.test), 4096)).auc end
+  end
+  model:close()
+end
+
+local out = { peer = "moonrock " .. mr.version, model = opt.model, opt = opt.opt, batch = opt.batch,
+  threads = opt.threads, rows = rows, rows_per_second = math.floor(median(rates) + 0.5),
+  rows_per_second_all = rates, auc = auc, peak_rss_bytes = peak }
+if opt.json then
+  print(json.encode(out))
+else
+  print(("%s %s: %d rows/s (of %s), auc %s, %.0f MB"):format(out.peer, out.model,
+    out.rows_per_second, table.concat(rates, ", "), auc and ("%.4f"):format(auc) or "-",
+    peak / 1e6))
+end
