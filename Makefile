@@ -2,7 +2,7 @@
 # by installing the packages that are missing. V=1 shows the commands, SAN=1 builds with
 # sanitizers into build/san.
 
-CFLAGS ?= -O3 -g
+CFLAGS ?= $(if $(SAN),-O1,-O3) -g
 PREFIX ?= /usr/local
 
 # ---- what is built -------------------------------------------------------------------------
@@ -37,11 +37,12 @@ LIBS     := $(call lib,luajit,-lluajit-5.1) $(call lib,rocksdb,-lrocksdb) \
             $(call lib,openblas,-lopenblas) $(call lib,zlib,-lz) $(call lib,libzstd,-lzstd) \
             $(call lib,libxxhash,-lxxhash) -lpthread -ldl -lm
 
+SANITIZE := $(if $(SAN),-fsanitize=address -fsanitize=undefined -fno-sanitize-recover -fno-omit-frame-pointer)
+
 ALL_CFLAGS := -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -fPIC -fvisibility=hidden \
               -fno-math-errno -fno-trapping-math -fopenmp-simd -Iruntime $(INCLUDES) \
-              $(if $(SAN),-fsanitize=address$(comma)undefined -fno-omit-frame-pointer) $(CFLAGS)
-ALL_LDFLAGS := $(if $(SAN),-fsanitize=address$(comma)undefined) -Wl,--as-needed $(LDFLAGS)
-comma := ,
+              $(SANITIZE) $(CFLAGS)
+ALL_LDFLAGS := $(SANITIZE) -Wl,--as-needed $(LDFLAGS)
 
 # ---- rules ---------------------------------------------------------------------------------
 
@@ -106,7 +107,7 @@ test: deps
 
 .PHONY: run-tests
 run-tests: $(TESTS)
-	@$(PROGRAM:moonrock=./moonrock) tests/run.lua $(if $(SAN),--san) $(FILTER) $(TESTS)
+	@MOONROCK=./$(PROGRAM) ASAN_OPTIONS=detect_leaks=0 ./$(PROGRAM) tests/run.lua $(TEST) $(TESTS)
 
 lint: deps
 	@luacheck -q .

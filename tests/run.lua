@@ -1,8 +1,10 @@
--- The test runner: `./moonrock tests/run.lua [--san] [NAME...] [C TEST...]`.
+-- The test runner: `./moonrock tests/run.lua [NAME...] [C TEST...]`.
 --
 -- Every file tests/*_spec.lua is run by busted inside a process of its own, under this very
 -- program; every C test given is run as it is. NAME runs only the files whose names contain it.
 -- The last line is `N passed, N failed`; the exit status is 1 if any failed.
+
+local TIMEOUT = 900 -- seconds for a file
 
 local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
 
@@ -22,8 +24,7 @@ end
 local program = os.getenv("MOONROCK") or "./moonrock"
 local specs, binaries, names = {}, {}, {}
 for _, a in ipairs(arg) do
-  if a == "--san" then program = "build/san/moonrock"
-  elseif a:find("^build/.*_test$") then binaries[#binaries + 1] = a
+  if a:find("^build/.*_test$") then binaries[#binaries + 1] = a
   else names[#names + 1] = a end
 end
 
@@ -54,8 +55,9 @@ end
 local function run(title, command)
   io.write(title, "\n")
   io.flush()
-  local began, count, ended, detail, last = os.time(), 0, nil, nil, {}
-  local pipe = io.popen(command .. " 2>&1 </dev/null; echo \"--exit $?\"")
+  local began, count, last = os.time(), 0, {}
+  local ended, detail
+  local pipe = io.popen(("timeout %d %s"):format(TIMEOUT, command) .. " 2>&1 </dev/null; echo \"--exit $?\"")
   for line in pipe:lines() do
     local kind, name = line:match("^(not ok) (.*)")
     if not kind then kind, name = line:match("^(ok) (.*)") end
@@ -84,8 +86,7 @@ local function run(title, command)
     io.flush()
   end
   pipe:close()
-  local before = failed
-  return count, ended, table.concat(last, "\n"), os.time() - began, before
+  return count, ended, table.concat(last, "\n"), os.time() - began
 end
 
 for _, file in ipairs(specs) do
@@ -103,7 +104,7 @@ end
 for _, binary in ipairs(binaries) do
   if wanted(binary) then
     local failed_before = failed
-    local count, status, output = run(binary, quote(binary))
+    local count, status, output = run(binary, "env ASAN_OPTIONS= " .. quote(binary))
     if status == 0 and count == 0 then passed = passed + 1 end
     if status ~= 0 and failed == failed_before then
       failure(binary, ("  it ended with status %s\n%s\n"):format(status, output))
