@@ -303,6 +303,50 @@ int mr_table_state(const mr_table *t, int c);
  * >= from, and returns how many. */
 int mr_table_keys(mr_table *t, uint64_t from, size_t n, uint64_t *keys);
 
+/* ---- store ----------------------------------------------------------------------------
+ *
+ * A directory that holds everything of one model. One process may write to it; others may read
+ * meanwhile. */
+
+typedef enum mr_store_mode {
+    MR_STORE_READ,   /* writes nothing */
+    MR_STORE_WRITE,  /* it must exist */
+    MR_STORE_CREATE  /* made if it does not */
+} mr_store_mode;
+
+typedef struct mr_store mr_store;
+mr_store *mr_store_open(const char *dir, int mode);
+void mr_store_close(mr_store *s);
+
+/* Looks up a named record: 1 found, 0 there is none, -1. The value is owned by the store, until
+ * the next get. */
+int mr_store_get(mr_store *s, const char *name);
+const void *mr_store_value(const mr_store *s);
+double mr_store_value_len(const mr_store *s);
+
+/* Reads all rows of a table into its cache. */
+int mr_store_load(mr_store *s, mr_table *t);
+
+/* A commit: begin, put and table (in the order of the tables' ids), then end, which is atomic and
+ * durable, or abort. A record that is not put stays as it is. After a failure nothing of it is in
+ * the store, the tables are as before, and another may be begun. */
+int mr_commit_begin(mr_store *s);
+int mr_commit_put(mr_store *s, const char *name, const void *bytes, size_t len);
+int mr_commit_table(mr_store *s, mr_table *t);
+int mr_commit_end(mr_store *s, uint64_t step);
+void mr_commit_abort(mr_store *s);
+
+/* Keeps the last committed state inside the store, by hard links; and makes a kept state the
+ * store's. A crash leaves the one before or the one after. */
+int mr_store_checkpoint(mr_store *s, const char *name);
+int mr_store_restore(mr_store *s, const char *name);
+
+/* XXH3-128 of all rows and named records, in the order of keys: 32 digits and a zero. */
+int mr_store_digest(mr_store *s, char *hex);
+
+/* "commit", "step", "time" of the last commit; "bytes" on disk, "level0" files. -1: unknown. */
+double mr_store_number(const mr_store *s, const char *what);
+
 /* ---- params: dense weights ---------------------------------------------------------- */
 
 typedef struct mr_param mr_param;

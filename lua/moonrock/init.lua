@@ -15,6 +15,7 @@ local mr = {
   version = require("ffi").string(require("moonrock.ffi").mr_version()),
   model = Model.define,
   find = source.find,
+  schema_of = source.schema,
   reopen = source.reopen,
   optim = require "moonrock.optim",
   init = require "moonrock.initializer",

@@ -105,6 +105,7 @@ function Definition:__call(options)
       local default = self.settings.optim or optim.adam()
       m.default_optim = lr and optim.with_lr(default, lr) or default
     end
+    m.fields = m.data and m.data.fields_count and m.data:fields_count() or 0
     m.forward = self.build(m, opt)
     if type(m.forward) ~= "function" then
       err.raise("model %s: its function returned %s, expected a function of a batch", self.name,

@@ -85,6 +85,20 @@ function source.find(model)
     table.concat(SHIPPED, ", "))
 end
 
+--- The schema of a name that ships with the program, or of a Lua file.
+---@param name string
+---@return table schema
+function source.schema(name)
+  if not name:match("[./]") then return require("datasets." .. name) end
+  local chunk, problem = loadfile(name)
+  if not chunk then err.raise("schema %s: %s", name, problem) end
+  local schema = chunk()
+  if type(schema) ~= "table" or not schema.batches then
+    err.raise("schema %s: the file returns %s, expected mr.schema{...}", name, type(schema))
+  end
+  return schema
+end
+
 -- What code from a store may see.
 local function sandbox(stored)
   local env = {}

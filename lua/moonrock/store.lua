@@ -1,0 +1,73 @@
+--- The store of a model: named records, rows, commits (runtime/store.c, runtime/commit.c).
+local ffi = require "ffi"
+local C = require "moonrock.ffi"
+local err = require "moonrock.error"
+
+local Store = {}
+Store.__index = Store
+
+local MODES = { read = C.MR_STORE_READ, write = C.MR_STORE_WRITE, create = C.MR_STORE_CREATE }
+
+--- Opens a directory.
+---@param dir string
+---@param mode "read"|"write"|"create" create: made if it is not there; read: others may write
+function Store.open(dir, mode)
+  local c = err.check(C.mr_store_open(dir, MODES[mode]))
+  return setmetatable({ c = ffi.gc(c, C.mr_store_close), dir = dir }, Store)
+end
+
+function Store:close()
+  if self.c then C.mr_store_close(ffi.gc(self.c, nil)) end
+  self.c = nil
+end
+
+--- A named record as a string, or nil.
+function Store:get(name)
+  if err.check(C.mr_store_get(self.c, name)) == 0 then return nil end
+  return ffi.string(C.mr_store_value(self.c), C.mr_store_value_len(self.c))
+end
+
+--- Reads all rows of a table into its cache.
+function Store:load(t) err.check(C.mr_store_load(self.c, t.c)) end
+
+--- A commit: begin, put and put_table in any order, then finish or abort.
+function Store:begin() err.check(C.mr_commit_begin(self.c)) end
+
+---@param name string
+---@param bytes string|ffi.cdata*
+---@param len integer|nil for a string, its length
+function Store:put(name, bytes, len)
+  err.check(C.mr_commit_put(self.c, name, bytes, len or #bytes))
+end
+
+--- The rows of a table that changed since the last commit. Tables come in the order of their ids.
+function Store:put_table(t) err.check(C.mr_commit_table(self.c, t.c)) end
+
+--- Makes the commit durable.
+---@param step integer
+function Store:finish(step) err.check(C.mr_commit_end(self.c, step)) end
+function Store:abort() C.mr_commit_abort(self.c) end
+
+--- Keeps the last committed state as `name`, in the place of an older one.
+function Store:checkpoint(name) err.check(C.mr_store_checkpoint(self.c, name)) end
+
+--- Makes the state kept as `name` the store's.
+function Store:restore(name) err.check(C.mr_store_restore(self.c, name)) end
+
+--- Hash of all rows and state, in hexadecimal.
+function Store:digest()
+  local hex = ffi.new "char[33]"
+  err.check(C.mr_store_digest(self.c, hex))
+  return ffi.string(hex)
+end
+
+--- Number, step and time of the last commit, and bytes on disk.
+function Store:info()
+  return {
+    commit = { number = C.mr_store_number(self.c, "commit"), step = C.mr_store_number(self.c, "step"),
+      time = C.mr_store_number(self.c, "time") },
+    bytes = C.mr_store_number(self.c, "bytes"),
+  }
+end
+
+return Store

@@ -1,0 +1,65 @@
+-- The online loop over a pipe: killed, fed again from its committed position, every sample is
+-- learned exactly once.
+local json = require "dkjson"
+
+local PROGRAM = arg and arg[-1] or "./moonrock"
+local SAMPLES, KILLS = 200000, 5
+
+local function run(command)
+  local pipe = assert(io.popen(command .. " 2>&1; echo; echo $?"))
+  local out = pipe:read("*a")
+  pipe:close()
+  local text, status = out:match("^(.*)\n(%d+)\n$")
+  return text, tonumber(status)
+end
+
+describe("moonrock learn over a pipe", function()
+  local dir = run("mktemp -d"):gsub("%s+$", "")
+  local data = dir .. "/train.svm"
+
+  setup(function()
+    run(("%s datasets/synthetic.lua --seed 9 --train %d --test 10 --out %s --format libsvm"):format(
+      PROGRAM, SAMPLES, dir))
+  end)
+  teardown(function() run("rm -rf " .. dir) end)
+
+  local function learn(store, from, wrapper)
+    return run(("tail -n +%d %s | %s %s learn fm --source - --format libsvm --set dim=4 --store %s "
+      .. "--batch 128 --commit-every 100 --json"):format(from + 1, data, wrapper or "", PROGRAM, store))
+  end
+
+  local function position(store)
+    local text, status = run(("%s info --store %s --json"):format(PROGRAM, store))
+    if status ~= 0 then return 0 end
+    local info = assert(json.decode(text), text)
+    return info.position.samples, info.digest
+  end
+
+  it("ends with the digest of a run never killed, after five kills", function()
+    local clock = require("moonrock.ffi").mr_clock
+    local whole, again = dir .. "/whole", dir .. "/again"
+    local began = clock()
+    local out, status = learn(whole, 0)
+    assert.equal(0, status, out)
+    local seconds = clock() - began
+    local samples, digest = position(whole)
+    assert.equal(SAMPLES, samples)
+
+    local kills, at = 0, 0
+    for _ = 1, 40 do
+      if kills == KILLS then break end
+      local _, killed = learn(again, at, ("timeout -s KILL %.2f"):format(seconds / KILLS * 0.8))
+      if killed == 137 then kills = kills + 1 end
+      local now = position(again)
+      assert.is_true(now >= at)
+      at = now
+      if at == SAMPLES then break end
+    end
+    assert.is_true(kills >= 3, kills .. " kills")
+    out, status = learn(again, at)
+    assert.equal(0, status, out)
+    local end_samples, end_digest = position(again)
+    assert.equal(SAMPLES, end_samples)
+    assert.equal(digest, end_digest)
+  end)
+end)
