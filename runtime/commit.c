@@ -68,8 +68,8 @@ int mr_commit_table(mr_store *s, mr_table *t)
 {
     const dirty_row *rows;
     int64_t n = table_dirty(t, &rows);
-    if (n < 0 || memory_reserve((void **)&s->tables, &s->tables_room, s->tables_n + 1,
-                                sizeof(mr_table *)))
+    if (n < 0 ||
+        memory_reserve((void **)&s->tables, &s->tables_room, s->tables_n + 1, sizeof(mr_table *)))
         return -1;
     s->tables[s->tables_n++] = t;
     if (!n)

@@ -74,5 +74,8 @@ static void ftrl(const mr_optim *o, uint64_t t, size_t n, const float *g, float 
     }
 }
 
-const optimizer_rules KERNEL(optimizer_rules) = {
-    {[MR_SGD] = sgd, [MR_ADAGRAD] = adagrad, [MR_ADAM] = adam, [MR_ADAMW] = adamw, [MR_FTRL] = ftrl}};
+const optimizer_rules KERNEL(optimizer_rules) = {{[MR_SGD] = sgd,
+                                                  [MR_ADAGRAD] = adagrad,
+                                                  [MR_ADAM] = adam,
+                                                  [MR_ADAMW] = adamw,
+                                                  [MR_FTRL] = ftrl}};

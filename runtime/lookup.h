@@ -40,7 +40,7 @@ typedef struct lookup {
      * (lookup_grad()), else NULL. */
     void *grad;
     const uint32_t *shard; /* [SHARDS + 1]: the uniques of a table's shard (table_room.h) */
-    struct lookup *next; /* the table's, in the order of the pulls of this step */
+    struct lookup *next;   /* the table's, in the order of the pulls of this step */
 } lookup;
 
 #endif

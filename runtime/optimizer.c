@@ -44,11 +44,10 @@ int optimizer_check(const mr_optim *o, const char *subject)
         float value;
         float below; /* the value's upper bound, not reached */
     } setting[] = {
-        {"lr", o->lr, INFINITY},         {"l1", o->l1, INFINITY},
-        {"l2", o->l2, INFINITY},         {"beta", o->beta, INFINITY},
-        {"beta1", o->beta1, 1},          {"beta2", o->beta2, 1},
-        {"eps", o->eps, INFINITY},       {"init", o->init, INFINITY},
-        {"momentum", o->momentum, 1},    {"decay", o->decay, INFINITY},
+        {"lr", o->lr, INFINITY},       {"l1", o->l1, INFINITY},     {"l2", o->l2, INFINITY},
+        {"beta", o->beta, INFINITY},   {"beta1", o->beta1, 1},      {"beta2", o->beta2, 1},
+        {"eps", o->eps, INFINITY},     {"init", o->init, INFINITY}, {"momentum", o->momentum, 1},
+        {"decay", o->decay, INFINITY},
     };
     for (size_t i = 0; i < sizeof setting / sizeof *setting; i++)
         if (!(setting[i].value >= 0 && setting[i].value < setting[i].below))

@@ -106,10 +106,11 @@ static int commit_read(mr_store *s)
         return fail("store %s: COMMIT is of format %d, this program reads format %d: use the "
                     "program that wrote it",
                     s->dir, format, STORE_FORMAT);
-    char *check = strstr(text, "check ");
-    uint64_t sum;
-    if (!check || sscanf(check, "check %" SCNx64, &sum) != 1 || strlen(check) != 23 ||
-        sum != XXH64(text, (size_t)(check - text), 0) ||
+    char *check = strstr(text, "check "), expected[32];
+    if (check)
+        snprintf(expected, sizeof expected, "check %016" PRIx64 "\n",
+                 (uint64_t)XXH64(text, (size_t)(check - text), 0));
+    if (!check || strcmp(check, expected) ||
         sscanf(text,
                "moonrock store %d\ndatabase %63s\ncommit %" SCNu64 "\nstep %" SCNu64 "\ntime %lf\n",
                &format, s->database, &s->last.number, &s->last.step, &s->last.time) != 5)
@@ -316,8 +317,8 @@ static int store_begin(mr_store *s)
         return fail("store %s: does not exist", s->dir);
     }
     char database[STORE_PATH];
-    if (access(store_path(s, "COMMIT", path), F_OK) &&
-        access(store_path(s, "LOCK", path), F_OK) && access(store_path(s, "db-1", database), F_OK))
+    if (access(store_path(s, "COMMIT", path), F_OK) && access(store_path(s, "LOCK", path), F_OK) &&
+        access(store_path(s, "db-1", database), F_OK))
         return fail("store %s: the directory is not a store; give an empty or a new one", s->dir);
     if (s->mode == MR_STORE_READ) {
         /* The writer may remove a file between the manifest's reading and the file's opening. */
@@ -435,9 +436,10 @@ int mr_store_load(mr_store *s, mr_table *t)
         if (key_len < 5 || memcmp(key, prefix, 5))
             break;
         const char *value = rocksdb_iter_value(i, &len);
-        bad = key_len != ROW_KEY
-                  ? fail("store %s: a row's key has %zu bytes, expected %d", s->dir, key_len, ROW_KEY)
-                  : table_decode(t, big_endian(key + 5), (const uint8_t *)value, len);
+        bad =
+            key_len != ROW_KEY
+                ? fail("store %s: a row's key has %zu bytes, expected %d", s->dir, key_len, ROW_KEY)
+                : table_decode(t, big_endian(key + 5), (const uint8_t *)value, len);
     }
     char *message = NULL;
     rocksdb_iter_get_error(i, &message);

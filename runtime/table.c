@@ -35,8 +35,8 @@ static void layout_rows(mr_table *t)
         }
     t->row_bytes = (at + 63) & ~63u;
     for (uint32_t c = 0; c < t->columns; c++) {
-        t->layout[c] = (lookup_column){t->column[c].name, t->column[c].dim,
-                                       t->column[c].offset / 4, t->grad_width};
+        t->layout[c] = (lookup_column){t->column[c].name, t->column[c].dim, t->column[c].offset / 4,
+                                       t->grad_width};
         t->grad_width += t->column[c].dim;
     }
 }
@@ -204,20 +204,20 @@ typedef struct pull {
     arena *arena;
     const uint64_t *keys;
     uint32_t entries;
-    uint32_t *at;                        /* [entries] */
-    uint8_t *of;                         /* [entries] its shard */
-    uint32_t (*from)[SHARDS];            /* [pieces] where a piece's entries of a shard begin */
-    uint32_t begin[SHARDS + 1];          /* where a shard's entries begin in `sorted` */
-    uint32_t *sorted;                    /* [entries] entries by shard */
-    uint32_t *local;                     /* [entries] unique within the shard, as `sorted` */
-    row **row;                           /* [entries] uniques of a shard, from its begin */
-    uint32_t *count;                     /* [entries] occurrences of those; then their start */
-    uint32_t unique[SHARDS];             /* uniques of a shard */
-    uint32_t base[SHARDS + 1];           /* number of its first */
-    occurrence *occurrence;              /* [entries] */
-    const uint32_t *sample;              /* [entries], or NULL: entry / fields */
-    uint32_t missing[SHARDS];            /* uniques without a row */
-    char *fresh[SHARDS];                 /* where theirs go */
+    uint32_t *at;               /* [entries] */
+    uint8_t *of;                /* [entries] its shard */
+    uint32_t (*from)[SHARDS];   /* [pieces] where a piece's entries of a shard begin */
+    uint32_t begin[SHARDS + 1]; /* where a shard's entries begin in `sorted` */
+    uint32_t *sorted;           /* [entries] entries by shard */
+    uint32_t *local;            /* [entries] unique within the shard, as `sorted` */
+    row **row;                  /* [entries] uniques of a shard, from its begin */
+    uint32_t *count;            /* [entries] occurrences of those; then their start */
+    uint32_t unique[SHARDS];    /* uniques of a shard */
+    uint32_t base[SHARDS + 1];  /* number of its first */
+    occurrence *occurrence;     /* [entries] */
+    const uint32_t *sample;     /* [entries], or NULL: entry / fields */
+    uint32_t missing[SHARDS];   /* uniques without a row */
+    char *fresh[SHARDS];        /* where theirs go */
     int failed[SHARDS];
 } pull;
 
@@ -443,9 +443,9 @@ typedef struct push {
     mr_table *t;
     uint64_t step;
     optimizer_rule *rule[COLUMNS_MAX];
-    row **rows;         /* uniques of the step, by shard */
-    float **grads;      /* theirs; NULL: rows of one lookup, gradients in order */
-    float *grad;        /* of the first */
+    row **rows;    /* uniques of the step, by shard */
+    float **grads; /* theirs; NULL: rows of one lookup, gradients in order */
+    float *grad;   /* of the first */
     uint32_t begin[SHARDS], end[SHARDS];
     size_t updated[SHARDS];
     int failed[SHARDS];

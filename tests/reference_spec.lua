@@ -117,8 +117,7 @@ describe("a model trained by the runtime", function()
           data = mr.data { files = path, format = "libsvm" }, optim = optimizer, dim = DIM, seed = seed,
         }
         local features = model.tables[1]
-        local rows, bias = {}, nil
-        rows, bias = train_by_definition(samples, rule, function(key)
+        local rows, bias = train_by_definition(samples, rule, function(key)
           local w = features:peek(key, "w")
           local v = name == "fm" and features:peek(key, "v") or {}
           return w[1], v

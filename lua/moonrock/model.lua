@@ -73,7 +73,9 @@ function Definition:__call(options)
   options = options or {}
   local opt = {}
   for name, value in pairs(options) do
-    if type(name) ~= "string" then err.raise("model %s: options are named, got %s", self.name, tostring(name)) end
+    if type(name) ~= "string" then
+      err.raise("model %s: options are named, got %s", self.name, tostring(name))
+    end
     if not OWN[name] then opt[name] = value end
   end
   if options.threads then err.check(C.mr_threads_set(options.threads)) end

@@ -1,0 +1,212 @@
+-- The store: commits are atomic and durable, damage is reported, one process writes.
+package.path = "./tests/?.lua;" .. package.path
+local rows = require "support.rows"
+local Store = require "moonrock.store"
+
+local PROGRAM = arg and arg[-1] or "./moonrock"
+
+local function run(command)
+  local pipe = assert(io.popen(command .. " 2>&1"))
+  local out = pipe:read("*a")
+  pipe:close()
+  return out
+end
+
+local function read(path)
+  local f = assert(io.open(path, "rb"))
+  local text = f:read("*a")
+  f:close()
+  return text
+end
+
+local function write(path, text)
+  local f = assert(io.open(path, "wb"))
+  f:write(text)
+  f:close()
+end
+
+local function problem(work)
+  local ok, message = pcall(work)
+  assert.is_false(ok)
+  return message
+end
+
+describe("a store", function()
+  local dir, path
+  before_each(function()
+    dir = run("mktemp -d"):gsub("%s+$", "")
+    path = dir .. "/store"
+  end)
+  after_each(function() run("rm -rf " .. dir) end)
+
+  -- A store of `steps` commits; returns its digest.
+  local function make(steps)
+    local store, t = Store.open(path, "create"), rows.table()
+    for step = 1, steps do
+      rows.step(t, step)
+      rows.commit(store, t, step)
+    end
+    local digest = store:digest()
+    store:close()
+    t:free()
+    return digest
+  end
+
+  it("gives back what was committed, rows and records", function()
+    local digest = make(5)
+    local store, t, same = Store.open(path, "write"), rows.table(), rows.table()
+    for step = 1, 5 do rows.step(same, step) end
+    assert.equal(digest, store:digest())
+    assert.equal("step 5", store:get "state")
+    assert.is_nil(store:get "nothing")
+    store:load(t)
+    assert.equal(5, t:rows())
+    for _, key in ipairs { 0ULL, 1ULL, 2ULL, 3ULL, 18446744073709551615ULL } do
+      assert.same({ same:peek(key, "v") }, { t:peek(key, "v") })
+    end
+    store:close()
+  end)
+
+  it("goes on from a reopened table as if it had never been closed", function()
+    make(5)
+    local store, t = Store.open(path, "write"), rows.table()
+    store:load(t)
+    for step = 6, 8 do
+      rows.step(t, step)
+      rows.commit(store, t, step)
+    end
+    local digest = store:digest()
+    store:close()
+    run("rm -rf " .. path)
+    assert.equal(make(8), digest)
+  end)
+
+  it("returns to a state that was kept", function()
+    local digest = make(3)
+    local store, t = Store.open(path, "write"), rows.table()
+    store:load(t)
+    store:checkpoint "best"
+    for step = 4, 6 do
+      rows.step(t, step)
+      rows.commit(store, t, step)
+    end
+    assert.not_equal(digest, store:digest())
+    store:restore "best"
+    assert.equal(digest, store:digest())
+    assert.equal("step 3", store:get "state")
+    store:close()
+    store = Store.open(path, "write")
+    assert.equal(digest, store:digest())
+    store:close()
+  end)
+
+  it("is read while another process writes, and a second writer is told its pid", function()
+    local digest = make(2)
+    local writer = Store.open(path, "write")
+    local reader = Store.open(path, "read")
+    assert.equal(digest, reader:digest())
+    local message = problem(function() Store.open(path, "write") end)
+    local pid = message:match("process (%d+) is writing to it")
+    assert.is_truthy(pid, message)
+    reader:close()
+    writer:close()
+  end)
+
+  it("is left byte for byte as it was by a reader", function()
+    make(2)
+    local before = run("cd " .. path .. " && find . -type f | sort | xargs sha256sum")
+    local reader = Store.open(path, "read")
+    reader:digest()
+    reader:close()
+    assert.equal(before, run("cd " .. path .. " && find . -type f | sort | xargs sha256sum"))
+  end)
+
+  it("refuses a directory that is something else", function()
+    run("mkdir " .. path .. " && touch " .. path .. "/letter.txt")
+    assert.matches("the directory is not a store", problem(function() Store.open(path, "create") end))
+    assert.matches("does not exist", problem(function() Store.open(dir .. "/no", "read") end))
+  end)
+
+  it("reports a missing, truncated or altered COMMIT", function()
+    make(2)
+    local text = read(path .. "/COMMIT")
+    os.remove(path .. "/COMMIT")
+    assert.matches("COMMIT is missing", problem(function() Store.open(path, "create") end))
+    for cut = 0, #text - 1 do
+      write(path .. "/COMMIT", text:sub(1, cut))
+      assert.matches("COMMIT is damaged", problem(function() Store.open(path, "write") end))
+    end
+    for at = 1, #text do
+      local flipped = text:sub(1, at - 1) .. string.char(bit.bxor(text:byte(at), 4)) .. text:sub(at + 1)
+      write(path .. "/COMMIT", flipped)
+      local ok = pcall(function() Store.open(path, "read"):close() end)
+      assert.is_false(ok, "byte " .. at)
+    end
+    write(path .. "/COMMIT", text)
+    Store.open(path, "write"):close()
+  end)
+
+  it("reports a manifest that lost its tail, and changes nothing", function()
+    make(4)
+    local manifest = run("ls " .. path .. "/db-1/MANIFEST-*"):gsub("%s+$", "")
+    local text = read(manifest)
+    local commit = read(path .. "/COMMIT")
+    for cut = 1, #text - 1, 7 do
+      write(manifest, text:sub(1, #text - cut))
+      local message = problem(function() Store.open(path, "write") end)
+      assert.matches("^.*store " .. path:gsub("%p", "%%%0"), message)
+      assert.equal(commit, read(path .. "/COMMIT"))
+    end
+    write(manifest, text)
+    Store.open(path, "write"):close()
+  end)
+
+  it("is exactly at a commit, acknowledged or under way, after kills at any time", function()
+    local seed = os.time()
+    math.randomseed(seed)
+    local expected, t = {}, rows.table() -- digest by step
+    local last = 0
+    for kill = 1, 12 do
+      local said = run(("timeout -s KILL %.3f %s tests/support/committer.lua %s"):format(
+        0.05 + math.random() * 0.4, PROGRAM, path))
+      local acknowledged = last
+      for step in said:gmatch("(%d+)\n") do acknowledged = tonumber(step) end
+      if run("ls " .. path):match("COMMIT") then
+        local store = Store.open(path, "read")
+        local step = store:info().commit.step
+        local context = ("seed %d, kill %d: at %d, acknowledged %d"):format(seed, kill, step, acknowledged)
+        assert.is_true(step == acknowledged or step == acknowledged + 1, context)
+        expected[#expected + 1] = { step = step, digest = store:digest(), context = context }
+        store:close()
+        last = step
+      end
+    end
+    assert.is_true(last > 0)
+    local reference = Store.open(dir .. "/reference", "create")
+    for step = 1, last do
+      rows.step(t, step)
+      rows.commit(reference, t, step)
+      for _, e in ipairs(expected) do
+        if e.step == step then assert.equal(e.digest, reference:digest(), e.context) end
+      end
+    end
+    reference:close()
+  end)
+
+  it("keeps the last commit when the disk is full, and goes on when it is not", function()
+    local out = run(("(ulimit -f 40; trap '' XFSZ; %s -e '"):format(PROGRAM)
+      .. [[package.path = "./tests/?.lua;" .. package.path
+        local rows, Store = require "support.rows", require "moonrock.store"
+        local store, t = Store.open(arg[1], "create"), rows.table()
+        rows.step(t, 1) rows.commit(store, t, 1)
+        local ok, e = pcall(function()
+          store:begin() store:put("state", ("x"):rep(100000)) store:put_table(t) store:finish(2)
+        end)
+        print(ok, e) rows.step(t, 2) rows.commit(store, t, 2) print(store:digest())]]
+      .. "' " .. path .. ")")
+    assert.matches("^false\t", out)
+    local digest = out:match("(%x+)\n$")
+    run("rm -rf " .. path)
+    assert.equal(make(2), digest, out)
+  end)
+end)
