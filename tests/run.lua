@@ -13,7 +13,8 @@ local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
 if arg[1] == "--spec" then
   local file = arg[2]
   -- Modules stay loaded between the blocks of a file: C types are declared once in a process.
-  local words = { [0] = "busted", "--no-auto-insulate", "--output=tests/support/output.lua", file }
+  local words = { [-1] = arg[-1], [0] = "busted", "--no-auto-insulate",
+    "--output=tests/support/output.lua", file }
   arg = words -- luacheck: globals arg
   require "busted.runner" { standalone = false }
   return
