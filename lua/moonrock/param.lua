@@ -1,0 +1,97 @@
+--- Params: dense weights with their optimizer (runtime/param.c). A Param is used as a tensor; its
+-- gradient is kept until the model's next step.
+local ffi = require "ffi"
+local C = require "moonrock.ffi"
+local err = require "moonrock.error"
+local initializer = require "moonrock.initializer"
+local optim = require "moonrock.optim"
+local tape = require "moonrock.tape"
+
+---@class Param: Tensor
+---@field name string
+---@field shape integer[]
+local Param = {}
+Param.__index = Param
+Param.kind = "param"
+
+---@class ParamOptions
+---@field init? table|string zeros
+---@field optim? table
+---@field trainable? boolean false: a buffer, saved but not optimized
+
+--- Makes a param; models do, by `m:param(name, shape, options)`.
+---@param name string
+---@param seed integer|ffi.cdata* with the name it decides the fresh weights
+---@param shape integer[] one to four dimensions
+---@param options? ParamOptions
+---@return Param
+function Param.new(name, seed, shape, options)
+  local o = options or {}
+  if type(shape) ~= "table" or #shape < 1 or #shape > 4 then
+    err.raise("param %q: expected a shape of 1 to 4 dimensions, as { 16, 1 }", name)
+  end
+  for i = 1, #shape do
+    local d = shape[i]
+    if type(d) ~= "number" or d < 1 or d % 1 ~= 0 then
+      err.raise("param %q: dimension %d is %s, expected a whole number from 1", name, i,
+        tostring(d))
+    end
+  end
+  local init, rule = ffi.new "mr_init", ffi.new "mr_optim"
+  initializer.write(o.init, init)
+  optim.write(o.optim or optim.adam(), rule)
+  local trainable = o.trainable ~= false
+  local c = err.check(C.mr_param_new(name, seed, ffi.new("int32_t[?]", #shape, shape), #shape, init,
+    rule, trainable and 1 or 0))
+  return setmetatable({ c = ffi.gc(c, C.mr_param_free), name = name, shape = shape,
+    trainable = trainable, base_lr = rule.lr, tape = false, generation = -1, id = -1 }, Param)
+end
+
+-- The param's node on a tape, one a step.
+function Param:lift(t)
+  if self.tape == t and self.generation == t.generation then return self.id end
+  local id = C.mr_tape_param(t.c, self.c)
+  if id < 0 then err.check(id) end
+  self.tape, self.generation, self.id = t, t.generation, id
+  return id
+end
+
+--- Lets a tensor stand for the param until the step is over, as mr.gradcheck does.
+---@param tensor Tensor
+function Param:bind(tensor)
+  self.tape, self.generation, self.id = tensor.tape, tensor.tape.generation, tensor.id
+end
+
+--- One weight, by its place in row-major order, from 1.
+---@param index integer
+---@return number
+function Param:weight(index)
+  return C.mr_param_data(self.c)[index - 1]
+end
+
+---@return integer number of weights
+function Param:size()
+  local n = 1
+  for i = 1, #self.shape do n = n * self.shape[i] end
+  return n
+end
+
+--- Scales the learning rate by a factor of the one it was made with.
+---@param factor number
+function Param:scale_lr(factor)
+  C.mr_param_optim(self.c).lr = self.base_lr * factor
+end
+
+--- Weights and optimizer state as bytes, for a store.
+---@return string
+function Param:save()
+  return ffi.string(C.mr_param_bytes(self.c), C.mr_param_len(self.c))
+end
+
+---@param bytes string
+function Param:load(bytes)
+  err.check(C.mr_param_load(self.c, bytes, #bytes))
+end
+
+tape.operators(Param)
+return Param

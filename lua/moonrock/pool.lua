@@ -1,0 +1,86 @@
+--- Columns: what a lookup of a table returns, a named vector for each entry of a batch, and the
+-- ways to pool the entries of a sample (runtime/op_pool.c, op_fm.c).
+local C = require "moonrock.ffi"
+local err = require "moonrock.error"
+local tape = require "moonrock.tape"
+
+local pool = {}
+
+---@class Column
+---@field table string name of its table
+---@field name string
+---@field dim integer
+local Column = {}
+Column.__index = Column
+Column.kind = "column, which is pooled first: :sum(), :mean(), :fields() or mr.fm(column)"
+
+--- A handle of column `index` (from 0) of a table; tables make them.
+---@return Column
+function pool.column(table_name, column_name, index, dim)
+  return setmetatable({ table = table_name, name = column_name, index = index, dim = dim,
+    tape = false, lookup = -1, generation = -1 }, Column)
+end
+
+--- Makes it stand for a lookup of the step under way.
+---@param column Column
+---@param t Tape
+---@param lookup integer number of the lookup on the tape
+function pool.bind(column, t, lookup)
+  column.tape, column.lookup, column.generation = t, lookup, t.generation
+end
+
+local function tape_of(column)
+  local t = column.tape
+  if not t or column.generation ~= t.generation then
+    err.raise("table %q: column %q was looked up in a step that is over; look it up again",
+      column.table, column.name)
+  end
+  return t
+end
+
+--- The sum over each sample's entries, x_e v_e, of value and vector: [n, dim].
+---@return Tensor
+function Column:sum()
+  local t = tape_of(self)
+  return tape.handle(t, C.mr_tape_pool_sum(t.c, self.lookup, self.index))
+end
+
+--- The same, divided by the number of the sample's entries; 0 for a sample without any.
+---@return Tensor
+function Column:mean()
+  local t = tape_of(self)
+  return tape.handle(t, C.mr_tape_pool_mean(t.c, self.lookup, self.index))
+end
+
+--- The sum over the entries of each field: [n, fields, dim]. The batch must have fields.
+---@return Tensor
+function Column:fields()
+  local t = tape_of(self)
+  return tape.handle(t, C.mr_tape_pool_fields(t.c, self.lookup, self.index))
+end
+
+function Column:lift(_, operation)
+  err.raise("%s: table %q, column %q: pool it first, with :sum(), :mean(), :fields() or mr.fm()",
+    operation, self.table, self.name)
+end
+
+local function refuse(a, b)
+  local column = getmetatable(a) == Column and a or b
+  column:lift(nil, "arithmetic")
+end
+Column.__add, Column.__sub, Column.__mul, Column.__div, Column.__unm = refuse, refuse, refuse,
+  refuse, refuse
+
+--- The interactions of a factorization machine, 1/2 sum_k ((sum_e x_e v_ek)^2 - sum_e
+--- (x_e v_ek)^2): [n, 1]. Rendle, "Factorization Machines", ICDM 2010, lemma 3.1.
+---@param column Column
+---@return Tensor
+function pool.fm(column)
+  if getmetatable(column) ~= Column then
+    err.raise("fm: expected a column of a table, got a %s", type(column))
+  end
+  local t = tape_of(column)
+  return tape.handle(t, C.mr_tape_pool_fm(t.c, column.lookup, column.index))
+end
+
+return pool

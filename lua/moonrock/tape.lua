@@ -1,0 +1,502 @@
+--- The tape: tensors as handles on nodes in C (runtime/tape.c), with Lua's operators, and
+-- operations that users write.
+--
+-- A handle is { tape, id, generation }. A tape counts its steps as generations and keeps the
+-- handles of the last 16, to use them again: a steady step makes none. A handle that is used after
+-- its step raises an error; one that was kept for 16 steps or more may be in use again.
+local ffi = require "ffi"
+local C = require "moonrock.ffi"
+local err = require "moonrock.error"
+
+local tape = {
+  current = nil, ---@type Tape? the tape that params and tables record on
+}
+
+local GENERATIONS = 16
+local DONE = -2
+
+---@class Tape
+local Tape = {}
+Tape.__index = Tape
+
+---@class Tensor
+---@field tape Tape
+---@field id integer node on the tape
+---@operator add(Tensor|number): Tensor
+---@operator sub(Tensor|number): Tensor
+---@operator mul(Tensor|number): Tensor
+---@operator div(Tensor|number): Tensor
+---@operator unm: Tensor
+local Tensor = {}
+Tensor.__index = Tensor
+
+---@class TapeOptions
+---@field seed? integer of dropout; 0
+---@field real? integer 4: floats; 8: doubles, to check gradients with
+
+--- A tape of its own; models make theirs.
+---@param options? TapeOptions
+---@return Tape
+function tape.new(options)
+  local o = options or {}
+  local c = err.check(C.mr_tape_new(o.seed or 0, o.real or 4))
+  local self = setmetatable({ c = ffi.gc(c, C.mr_tape_free), generation = 0, handles = nil,
+    rings = {}, users = {}, pointer = ffi.typeof(o.real == 8 and "double *" or "float *"),
+    double = o.real == 8 }, Tape)
+  for i = 1, GENERATIONS do self.rings[i] = {} end
+  self.handles = self.rings[1]
+  return self
+end
+
+local function next_generation(self)
+  self.generation = self.generation + 1
+  self.handles = self.rings[self.generation % GENERATIONS + 1]
+end
+
+--- Ends the step under way and begins another; what is recorded next goes to this tape.
+---@param training boolean
+---@param step integer from 1; with the seed it decides dropout
+function Tape:begin(training, step)
+  C.mr_tape_begin(self.c, training and 1 or 0, step)
+  next_generation(self)
+  tape.current = self
+end
+
+--- Ends the step: its tensors must not be used any more.
+function Tape:reset()
+  C.mr_tape_reset(self.c)
+  next_generation(self)
+end
+
+--- Frees it now.
+function Tape:free()
+  if not self.c then return end
+  C.mr_tape_free(ffi.gc(self.c, nil))
+  self.c = nil
+  next_generation(self)
+end
+
+-- The handle of a node, or the error of a failed one.
+local function handle(t, id)
+  if id < 0 then err.check(id) end
+  local h = t.handles[id + 1]
+  if h then
+    h.generation = t.generation
+    return h
+  end
+  h = setmetatable({ tape = t, id = id, generation = t.generation }, Tensor)
+  t.handles[id + 1] = h
+  return h
+end
+tape.handle = handle
+
+local function stale()
+  err.raise("tensor: it was computed in a step that is over; compute it again")
+end
+
+local function describe(x)
+  local meta = getmetatable(x)
+  if type(meta) == "table" and meta.kind then return meta.kind end
+  return type(x)
+end
+
+-- The tape of an operation on a (and b).
+local function tape_of(a, b)
+  if getmetatable(a) == Tensor then return a.tape end
+  if getmetatable(b) == Tensor then return b.tape end
+  local t = tape.current
+  if not t then err.raise("tensor: no tape records; call the model, or tape:begin()") end
+  return t
+end
+tape.of = tape_of
+
+-- The node that x is on tape t: a tensor, a param, a number, batch.label or batch.weight.
+local function node(t, x, operation)
+  if getmetatable(x) == Tensor then
+    if x.generation ~= x.tape.generation then stale() end
+    if x.tape ~= t then err.raise("%s: tensors of two tapes", operation) end
+    return x.id
+  end
+  local id
+  if type(x) == "number" then
+    id = C.mr_tape_constant(t.c, x)
+  elseif type(x) == "table" and x.lift then
+    id = x:lift(t, operation)
+  elseif type(x) == "table" and x.batch and x.name == "label" then
+    id = C.mr_tape_label(t.c, x.batch.c)
+  elseif type(x) == "table" and x.batch and x.name == "weight" then
+    id = C.mr_tape_weight(t.c, x.batch.c)
+  else
+    err.raise("%s: expected a tensor, got a %s", operation, describe(x))
+  end
+  if id < 0 then err.check(id) end
+  return id
+end
+tape.node = node
+
+-- ---- operators: shapes as numpy's broadcasting, but [n] and [n, 1] do not mix ------------------
+
+function Tensor.__add(a, b)
+  local t = tape_of(a, b)
+  if type(b) == "number" then return handle(t, C.mr_tape_affine(t.c, node(t, a, "add"), 1, b)) end
+  if type(a) == "number" then return handle(t, C.mr_tape_affine(t.c, node(t, b, "add"), 1, a)) end
+  return handle(t, C.mr_tape_add(t.c, node(t, a, "add"), node(t, b, "add")))
+end
+
+function Tensor.__sub(a, b)
+  local t = tape_of(a, b)
+  if type(b) == "number" then return handle(t, C.mr_tape_affine(t.c, node(t, a, "sub"), 1, -b)) end
+  if type(a) == "number" then return handle(t, C.mr_tape_affine(t.c, node(t, b, "sub"), -1, a)) end
+  return handle(t, C.mr_tape_sub(t.c, node(t, a, "sub"), node(t, b, "sub")))
+end
+
+function Tensor.__mul(a, b)
+  local t = tape_of(a, b)
+  if type(b) == "number" then return handle(t, C.mr_tape_affine(t.c, node(t, a, "mul"), b, 0)) end
+  if type(a) == "number" then return handle(t, C.mr_tape_affine(t.c, node(t, b, "mul"), a, 0)) end
+  return handle(t, C.mr_tape_mul(t.c, node(t, a, "mul"), node(t, b, "mul")))
+end
+
+function Tensor.__div(a, b)
+  local t = tape_of(a, b)
+  if type(b) == "number" then
+    return handle(t, C.mr_tape_affine(t.c, node(t, a, "div"), 1 / b, 0))
+  end
+  return handle(t, C.mr_tape_div(t.c, node(t, a, "div"), node(t, b, "div")))
+end
+
+function Tensor.__unm(a)
+  local t = tape_of(a)
+  return handle(t, C.mr_tape_affine(t.c, node(t, a, "neg"), -1, 0))
+end
+
+--- Sum of all elements: [1].
+---@return Tensor
+function Tensor:sum()
+  local t = tape_of(self)
+  return handle(t, C.mr_tape_sum(t.c, node(t, self, "sum")))
+end
+
+--- Mean of all elements: [1].
+---@return Tensor
+function Tensor:mean()
+  local t = tape_of(self)
+  return handle(t, C.mr_tape_mean(t.c, node(t, self, "mean")))
+end
+
+--- max(a, 0).
+---@return Tensor
+function Tensor:relu()
+  local t = tape_of(self)
+  return handle(t, C.mr_tape_relu(t.c, node(t, self, "relu")))
+end
+
+--- 1 / (1 + exp(-a)).
+---@return Tensor
+function Tensor:sigmoid()
+  local t = tape_of(self)
+  return handle(t, C.mr_tape_sigmoid(t.c, node(t, self, "sigmoid")))
+end
+
+---@return Tensor
+function Tensor:tanh()
+  local t = tape_of(self)
+  return handle(t, C.mr_tape_tanh(t.c, node(t, self, "tanh")))
+end
+
+--- The matrix product with [in, out], on OpenBLAS: [n, out].
+---@param weights Tensor|Param
+---@return Tensor
+function Tensor:matmul(weights)
+  local t = tape_of(self, weights)
+  return handle(t, C.mr_tape_linear(t.c, node(t, self, "matmul"), node(t, weights, "matmul"), -1, 0))
+end
+
+--- The same elements in another shape of up to four dimensions, one of which may be -1.
+---@param d0 integer
+---@param d1? integer
+---@param d2? integer
+---@param d3? integer
+---@return Tensor
+function Tensor:reshape(d0, d1, d2, d3)
+  local t = tape_of(self)
+  local rank = d3 and 4 or d2 and 3 or d1 and 2 or 1
+  if type(d0) ~= "number" then err.raise("reshape: expected numbers, got a %s", type(d0)) end
+  return handle(t, C.mr_tape_reshape(t.c, node(t, self, "reshape"), rank, d0, d1 or 1, d2 or 1,
+    d3 or 1))
+end
+
+--- [n, rest].
+---@return Tensor
+function Tensor:flatten()
+  local t = tape_of(self)
+  local id = node(t, self, "flatten")
+  return handle(t, C.mr_tape_reshape(t.c, id, 2, C.mr_tape_dim(t.c, id, 0), -1, 1, 1))
+end
+
+-- ---- what a tensor holds ----------------------------------------------------------------------------
+
+---@return integer dimensions, 1 to 4
+function Tensor:rank()
+  local t = tape_of(self)
+  return C.mr_tape_rank(t.c, node(t, self, "rank"))
+end
+
+---@param axis integer from 1
+---@return integer
+function Tensor:dim(axis)
+  local t = tape_of(self)
+  return err.check(C.mr_tape_dim(t.c, node(t, self, "dim"), axis - 1))
+end
+
+--- The dimensions, as so many results.
+---@return integer ...
+function Tensor:shape()
+  local t = tape_of(self)
+  local id = node(t, self, "shape")
+  local rank = C.mr_tape_rank(t.c, id)
+  if rank == 1 then return C.mr_tape_dim(t.c, id, 0) end
+  if rank == 2 then return C.mr_tape_dim(t.c, id, 0), C.mr_tape_dim(t.c, id, 1) end
+  if rank == 3 then
+    return C.mr_tape_dim(t.c, id, 0), C.mr_tape_dim(t.c, id, 1), C.mr_tape_dim(t.c, id, 2)
+  end
+  return C.mr_tape_dim(t.c, id, 0), C.mr_tape_dim(t.c, id, 1), C.mr_tape_dim(t.c, id, 2),
+    C.mr_tape_dim(t.c, id, 3)
+end
+
+---@return integer number of elements
+function Tensor:count()
+  local t = tape_of(self)
+  return C.mr_tape_elements(t.c, node(t, self, "count"))
+end
+
+--- The number that a tensor of one element holds.
+---@return number
+function Tensor:value()
+  local t = tape_of(self)
+  local id = node(t, self, "value")
+  if C.mr_tape_elements(t.c, id) ~= 1 then
+    err.raise("value: expected a tensor of one element, got %d", C.mr_tape_elements(t.c, id))
+  end
+  return C.mr_tape_scalar(t.c, id, 0)
+end
+
+--- One element, by its place in each dimension, from 1.
+---@param i integer
+---@param j? integer
+---@param k? integer
+---@param l? integer
+---@return number
+function Tensor:get(i, j, k, l)
+  local t = tape_of(self)
+  local id = node(t, self, "get")
+  local rank = C.mr_tape_rank(t.c, id)
+  local index = 0
+  for axis = 1, rank do
+    local at = axis == 1 and i or axis == 2 and j or axis == 3 and k or l or 1
+    local dim = C.mr_tape_dim(t.c, id, axis - 1)
+    at = at or 1
+    if at < 1 or at > dim then
+      err.raise("get: place %d of dimension %d, which has %d", at, axis, dim)
+    end
+    index = index * dim + at - 1
+  end
+  return C.mr_tape_scalar(t.c, id, index)
+end
+
+--- The elements as floats, row-major, until the step is over.
+---@return ffi.cdata* const float *
+---@return integer count
+function Tensor:data()
+  local t = tape_of(self)
+  local id = node(t, self, "data")
+  return err.check(C.mr_tape_floats(t.c, id)), C.mr_tape_elements(t.c, id)
+end
+
+-- ---- backward -------------------------------------------------------------------------------------------
+
+local function user_input(t, id) return ffi.cast(t.pointer, C.mr_tape_data(t.c, id)) end
+
+local function user_sink(t, id, input)
+  return ffi.cast(t.pointer, err.check(C.mr_tape_user_sink(t.c, id, input)))
+end
+
+local function user_backward(t, id)
+  local op = t.users[id + 1]
+  local c, p = t.c, t.pointer
+  local n, inputs, counts = C.mr_tape_elements(c, id), op.inputs, op.counts
+  local nodes = op.nodes[id + 1]
+  for i = 1, inputs do counts[i] = C.mr_tape_elements(c, nodes[i]) end
+  local f = op.backward
+  if not f then err.raise("operation %s: it has no backward", op.name) end
+  local g, out = ffi.cast(p, C.mr_tape_user_grad(c, id)), ffi.cast(p, C.mr_tape_data(c, id))
+  local a, da = user_input(t, nodes[1]), user_sink(t, id, 0)
+  if inputs == 1 then return f(g, out, a, da, n, counts) end
+  local b, db = user_input(t, nodes[2]), user_sink(t, id, 1)
+  if inputs == 2 then return f(g, out, a, b, da, db, n, counts) end
+  local d, dd = user_input(t, nodes[3]), user_sink(t, id, 2)
+  if inputs == 3 then return f(g, out, a, b, d, da, db, dd, n, counts) end
+  f(g, out, a, b, d, user_input(t, nodes[4]), da, db, dd, user_sink(t, id, 3), n, counts)
+end
+
+--- Adds the gradients of this loss, [1], to those of the params, rows and leaves below it. Several
+--- calls before a step add up. A loss that is not finite is an error.
+function Tensor:backward()
+  local t = tape_of(self)
+  local id = C.mr_tape_backward(t.c, node(t, self, "backward"))
+  while id >= 0 do
+    user_backward(t, id)
+    id = C.mr_tape_backward_next(t.c)
+  end
+  if id ~= DONE then err.check(id) end
+end
+
+--- After backward, an element of the gradient of a leaf that wants one; NaN if it has none.
+---@param index integer flat, from 1
+---@return number
+function Tensor:gradient(index)
+  local t = tape_of(self)
+  return C.mr_tape_gradient(t.c, node(t, self, "gradient"), index - 1)
+end
+
+Tensor.kind = "tensor"
+
+--- Gives another class the operators and methods of tensors; its objects have lift(self, tape).
+---@param class table
+function tape.operators(class)
+  for name, f in pairs(Tensor) do
+    if type(f) == "function" and class[name] == nil then class[name] = f end
+  end
+end
+
+--- A tensor from numbers: `tape.tensor({ 2, 3 }, { 1, 2, 3, 4, 5, 6 })`.
+---@param shape integer[]
+---@param values number[]|ffi.cdata* row-major; double[]
+---@param wants_grad? boolean
+---@return Tensor
+function tape.tensor(shape, values, wants_grad)
+  local t = tape_of(nil)
+  local dim, count = ffi.new("int32_t[?]", #shape, shape), 1
+  for i = 1, #shape do count = count * shape[i] end
+  if type(values) == "table" then
+    if #values ~= count then
+      err.raise("tensor: %d numbers for a shape of %d", #values, count)
+    end
+    values = ffi.new("double[?]", count, values)
+  end
+  return handle(t, C.mr_tape_leaf(t.c, dim, #shape, values, wants_grad and 1 or 0))
+end
+
+-- ---- several tensors -----------------------------------------------------------------------------------------
+
+--- Joins tensors along the last axis: `concat(a, b, ...)`, up to eight, or `concat { a, b, ... }`.
+---@param a Tensor|Tensor[]
+---@param ... Tensor
+---@return Tensor
+function tape.concat(a, b, c, d, e, f, g, h, ninth)
+  if ninth then err.raise("concat: more than eight tensors are given as a table") end
+  if type(a) == "table" and getmetatable(a) == nil and a[1] then
+    local t = tape_of(a[1])
+    for i = 1, #a do node(t, a[i], "concat") end
+    for i = 1, #a do C.mr_tape_argument(t.c, node(t, a[i], "concat")) end
+    return handle(t, C.mr_tape_concat(t.c))
+  end
+  local t = tape_of(a, b)
+  local na, nb = node(t, a, "concat"), b and node(t, b, "concat") or -1
+  local nc, nd = c and node(t, c, "concat") or -1, d and node(t, d, "concat") or -1
+  local ne, nf = e and node(t, e, "concat") or -1, f and node(t, f, "concat") or -1
+  local ng, nh = g and node(t, g, "concat") or -1, h and node(t, h, "concat") or -1
+  C.mr_tape_argument(t.c, na)
+  if b then C.mr_tape_argument(t.c, nb) end
+  if c then C.mr_tape_argument(t.c, nc) end
+  if d then C.mr_tape_argument(t.c, nd) end
+  if e then C.mr_tape_argument(t.c, ne) end
+  if f then C.mr_tape_argument(t.c, nf) end
+  if g then C.mr_tape_argument(t.c, ng) end
+  if h then C.mr_tape_argument(t.c, nh) end
+  return handle(t, C.mr_tape_concat(t.c))
+end
+
+-- ---- operations written in Lua ---------------------------------------------------------------------------------
+
+---@class Operation
+---@field name string
+---@field shape? fun(a: Tensor, ...): integer, ... the result's dimensions; default: those of a
+---@field forward fun(out, a, ..., n: integer, counts: integer[])
+---@field backward? fun(grad, out, a, ..., da, ..., n: integer, counts: integer[])
+
+--- An operation of one to four tensors, written by the user: `forward` writes out[0 .. n-1] from
+--- the elements of its inputs; `backward` adds to da (and db ...) what the gradient `grad` of the
+--- result makes there. All are `float *` (`double *` under mr.gradcheck); counts[i] is the number
+--- of elements of input i.
+---@param spec Operation
+---@return fun(a: Tensor|Param, ...): Tensor
+function tape.operation(spec)
+  if type(spec) ~= "table" or type(spec.name) ~= "string" or type(spec.forward) ~= "function" then
+    err.raise("mr.operation: expected { name = , forward = , backward = , shape = }")
+  end
+  for key in pairs(spec) do
+    if key ~= "name" and key ~= "forward" and key ~= "backward" and key ~= "shape" then
+      err.raise("mr.operation: %s has no field %q", spec.name, tostring(key))
+    end
+  end
+  local name, forward, shape = spec.name, spec.forward, spec.shape
+  local op = { name = name, backward = spec.backward, inputs = 0, counts = {}, nodes = {} }
+
+  return function(a, b, c, d)
+    local t = tape_of(a, b)
+    local cp, p, counts = t.c, t.pointer, op.counts
+    local inputs = d and 4 or c and 3 or b and 2 or 1
+    if op.inputs == 0 then op.inputs = inputs end
+    if inputs ~= op.inputs then
+      err.raise("operation %s: %d tensors, expected %d", name, inputs, op.inputs)
+    end
+    local na, nb = node(t, a, name), b and node(t, b, name) or -1
+    local nc, nd = c and node(t, c, name) or -1, d and node(t, d, name) or -1
+    local rank, d0, d1, d2, d3
+    if shape then
+      d0, d1, d2, d3 = shape(a, b, c, d)
+      if type(d0) ~= "number" then
+        err.raise("operation %s: its shape is a %s, expected numbers", name, type(d0))
+      end
+    else
+      d0, d1, d2, d3 = handle(t, na):shape()
+    end
+    rank = d3 and 4 or d2 and 3 or d1 and 2 or 1
+    C.mr_tape_argument(cp, na)
+    if b then C.mr_tape_argument(cp, nb) end
+    if c then C.mr_tape_argument(cp, nc) end
+    if d then C.mr_tape_argument(cp, nd) end
+    local id = C.mr_tape_user(cp, rank, d0, d1 or 1, d2 or 1, d3 or 1)
+    local result = handle(t, id)
+    t.users[id + 1] = op
+    local nodes = op.nodes[id + 1]
+    if not nodes then
+      nodes = {}
+      op.nodes[id + 1] = nodes
+    end
+    nodes[1], nodes[2], nodes[3], nodes[4] = na, nb, nc, nd
+    for i = 1, inputs do counts[i] = C.mr_tape_elements(cp, nodes[i]) end
+    local n, out = C.mr_tape_elements(cp, id), ffi.cast(p, C.mr_tape_data(cp, id))
+    local pa = ffi.cast(p, C.mr_tape_data(cp, na))
+    if inputs == 1 then
+      forward(out, pa, n, counts)
+    else
+      local pb = ffi.cast(p, C.mr_tape_data(cp, nb))
+      if inputs == 2 then
+        forward(out, pa, pb, n, counts)
+      else
+        local pc = ffi.cast(p, C.mr_tape_data(cp, nc))
+        if inputs == 3 then
+          forward(out, pa, pb, pc, n, counts)
+        else
+          forward(out, pa, pb, pc, ffi.cast(p, C.mr_tape_data(cp, nd)), n, counts)
+        end
+      end
+    end
+    return result
+  end
+end
+
+tape.Tensor = Tensor
+return tape

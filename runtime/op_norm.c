@@ -1,0 +1,178 @@
+/* op_norm.c - batch normalisation over the samples, for each of the d elements of the last axis.
+ *
+ *     h = (a - mu) r,  r = 1 / sqrt(var + eps),  out = gamma h + beta
+ *     dbeta = sum g,  dgamma = sum g h,
+ *     da = gamma r (g - (sum g) / n - h (sum g h) / n)      in training; gamma r g otherwise
+ *
+ * mu and var (biased) are the batch's in training; the running ones move towards mu and n / (n - 1)
+ * var, once a step, when backward passes: a batch that was only looked at, or refused, leaves no
+ * trace. Work is cut by columns, so that each sum is one thread's, in double, in the order of the
+ * samples. Ioffe and Szegedy, 2015. */
+#include <math.h>
+
+#include "kernel.h"
+#include "op_pool.h"
+
+enum { COLUMNS = 32 };
+
+typedef struct norm {
+    const real *a, *gamma, *beta, *g;
+    real *out; /* or da */
+    double *mean, *variance; /* [d] of this batch, or NULL in evaluation */
+    const float *running_mean, *running_variance;
+    real *dgamma, *dbeta;
+    int add, add_gamma, add_beta;
+    size_t n, d;
+    double eps;
+} norm;
+
+static norm norm_of(mr_tape *t, const node *n)
+{
+    const node *a = node_in(t, n, 0);
+    size_t d = (size_t)a->dim[a->rank - 1];
+    double *saved = n->saved;
+    return (norm){.a = a->data,
+                  .gamma = n->inputs > 1 && n->in[1] >= 0 ? node_in(t, n, 1)->data : NULL,
+                  .beta = n->inputs > 2 ? node_in(t, n, 2)->data : NULL,
+                  .g = n->grad,
+                  .out = n->data,
+                  .mean = saved,
+                  .variance = saved ? saved + d : NULL,
+                  .running_mean = mr_param_data(n->param[0]),
+                  .running_variance = mr_param_data(n->param[1]),
+                  .n = d ? n->count / d : 0,
+                  .d = d,
+                  .eps = n->b};
+}
+
+static void forward_columns(void *context, size_t piece)
+{
+    const norm *p = context;
+    size_t begin = piece * COLUMNS, width = MIN((size_t)COLUMNS, p->d - begin);
+    double mean[COLUMNS] = {0}, variance[COLUMNS] = {0};
+    const real *a = p->a + begin;
+    if (p->mean) {
+        for (size_t s = 0; s < p->n; s++)
+            for (size_t j = 0; j < width; j++)
+                mean[j] += (double)a[s * p->d + j];
+        for (size_t j = 0; j < width; j++)
+            mean[j] /= (double)p->n;
+        for (size_t s = 0; s < p->n; s++)
+            for (size_t j = 0; j < width; j++) {
+                double off = (double)a[s * p->d + j] - mean[j];
+                variance[j] += off * off;
+            }
+        for (size_t j = 0; j < width; j++) {
+            p->mean[begin + j] = mean[j];
+            p->variance[begin + j] = variance[j] /= (double)p->n;
+        }
+    } else {
+        for (size_t j = 0; j < width; j++) {
+            mean[j] = (double)p->running_mean[begin + j];
+            variance[j] = (double)p->running_variance[begin + j];
+        }
+    }
+    real centre[COLUMNS], scale[COLUMNS], shift[COLUMNS];
+    for (size_t j = 0; j < width; j++) {
+        double gamma = p->gamma ? (double)p->gamma[begin + j] : 1;
+        centre[j] = (real)mean[j];
+        scale[j] = (real)(gamma / sqrt(variance[j] + p->eps));
+        shift[j] = p->beta ? p->beta[begin + j] : 0;
+    }
+    real *out = p->out + begin;
+    for (size_t s = 0; s < p->n; s++)
+        for (size_t j = 0; j < width; j++)
+            out[s * p->d + j] = (a[s * p->d + j] - centre[j]) * scale[j] + shift[j];
+}
+
+int KERNEL(batch_norm_forward)(mr_tape *t, node *n)
+{
+    const node *a = node_in(t, n, 0);
+    size_t d = (size_t)a->dim[a->rank - 1];
+    if (a->rank < 2)
+        return fail("batch_norm: expected [n, d], got %s", node_text(a));
+    for (int i = 1; i < n->inputs; i++)
+        if (n->in[i] >= 0 && node_in(t, n, i)->count != d)
+            return fail("batch_norm: %s is %s, expected [%zu] for an input %s",
+                        i == 1 ? "gamma" : "beta", node_text(node_in(t, n, i)), d, node_text(a));
+    for (int i = 0; i < 2; i++)
+        if (param_count(n->param[i]) != d)
+            return fail("batch_norm: %s has %zu elements, expected %zu for an input %s",
+                        param_name(n->param[i]), param_count(n->param[i]), d, node_text(a));
+    if (tape_training(t)) {
+        if (a->count < 2 * d)
+            return fail("batch_norm: a batch of one sample has no variance to train on");
+        n->saved = arena_take(tape_arena(t), sizeof(double) * 2 * d);
+        if (!n->saved)
+            return -1;
+    }
+    if (node_shape(n, a->rank, a->dim) || node_data(t, n))
+        return -1;
+    norm p = norm_of(t, n);
+    parallel(pieces(d, COLUMNS), forward_columns, &p);
+    return 0;
+}
+
+static void backward_columns(void *context, size_t piece)
+{
+    const norm *p = context;
+    size_t begin = piece * COLUMNS, width = MIN((size_t)COLUMNS, p->d - begin);
+    double sum_g[COLUMNS] = {0}, sum_gh[COLUMNS] = {0}, r[COLUMNS];
+    const real *a = p->a + begin, *g = p->g + begin;
+    const double *mean = p->mean + begin;
+    for (size_t j = 0; j < width; j++)
+        r[j] = 1 / sqrt(p->variance[begin + j] + p->eps);
+    for (size_t s = 0; s < p->n; s++)
+        for (size_t j = 0; j < width; j++) {
+            double h = ((double)a[s * p->d + j] - mean[j]) * r[j], gi = (double)g[s * p->d + j];
+            sum_g[j] += gi;
+            sum_gh[j] += gi * h;
+        }
+    for (size_t j = 0; j < width && p->dgamma; j++)
+        p->dgamma[begin + j] = (p->add_gamma ? p->dgamma[begin + j] : 0) + (real)sum_gh[j];
+    for (size_t j = 0; j < width && p->dbeta; j++)
+        p->dbeta[begin + j] = (p->add_beta ? p->dbeta[begin + j] : 0) + (real)sum_g[j];
+    if (!p->out)
+        return;
+    real centre[COLUMNS], scale[COLUMNS], by_g[COLUMNS], by_h[COLUMNS];
+    for (size_t j = 0; j < width; j++) {
+        centre[j] = (real)mean[j];
+        scale[j] = (real)((p->gamma ? (double)p->gamma[begin + j] : 1) * r[j]);
+        by_g[j] = (real)(sum_g[j] / (double)p->n);
+        by_h[j] = (real)(sum_gh[j] / (double)p->n * r[j]);
+    }
+    real *da = p->out + begin;
+    for (size_t s = 0; s < p->n; s++)
+        for (size_t j = 0; j < width; j++) {
+            size_t i = s * p->d + j;
+            real grad = scale[j] * (g[i] - by_g[j] - (a[i] - centre[j]) * by_h[j]);
+            da[i] = p->add ? da[i] + grad : grad;
+        }
+}
+
+int KERNEL(batch_norm_backward)(mr_tape *t, node *n)
+{
+    norm p = norm_of(t, n);
+    sink da, dgamma = {NULL, 0}, dbeta = {NULL, 0};
+    if (node_sink(t, node_in(t, n, 0), &da) ||
+        (p.gamma && node_sink(t, node_in(t, n, 1), &dgamma)) ||
+        (p.beta && node_sink(t, node_in(t, n, 2), &dbeta)))
+        return -1;
+    p.out = da.grad;
+    p.add = da.add;
+    p.dgamma = dgamma.grad;
+    p.add_gamma = dgamma.add;
+    p.dbeta = dbeta.grad;
+    p.add_beta = dbeta.add;
+    parallel(pieces(p.d, COLUMNS), backward_columns, &p);
+    if (n->updated || tape_real(t) != sizeof(float))
+        return 0;
+    n->updated = 1;
+    float *mean = mr_param_data(n->param[0]), *variance = mr_param_data(n->param[1]);
+    double unbiased = (double)p.n / (double)(p.n - 1);
+    for (size_t j = 0; j < p.d; j++) {
+        mean[j] = (float)((1 - n->a) * (double)mean[j] + n->a * p.mean[j]);
+        variance[j] = (float)((1 - n->a) * (double)variance[j] + n->a * unbiased * p.variance[j]);
+    }
+    return 0;
+}

@@ -1,0 +1,274 @@
+/* op_pool.c - sums of rows over the entries of a sample, and by field.
+ *
+ * Forward goes by samples: entry e of sample s reads row[at[e]] in place. Backward goes by
+ * uniques: a row's gradient is the sum over its occurrences in the order of the samples, written
+ * by one thread, so that nothing is atomic and the bits do not depend on the threads.
+ *
+ * Wide columns are worked through in blocks of 16 floats, which stay in registers; the block's
+ * width is a constant in the inlined loops for 16, 8, 4 and 1. */
+#include "kernel.h"
+#include "op_pool.h"
+
+/* ---- sum and mean: out[s, :] = scale_s sum_e x_e v_e, scale 1, or 1 / entries of s ----------- */
+
+typedef struct pooling {
+    const lookup *l;
+    const uint32_t *offsets;
+    const float *values;
+    const real *scale; /* [n], or NULL: 1 */
+    const real *rows;  /* [unique], gathered, when dim is 1 */
+    real *out;         /* [n, dim]; in backward, its gradient */
+    real *grad;        /* of the lookup, at the column */
+    uint32_t offset, dim, width;
+} pooling;
+
+static pooling pooling_of(const node *n, real *out)
+{
+    const lookup *l = n->lookup;
+    return (pooling){.l = l,
+                     .offsets = l->batch->offsets,
+                     .values = l->batch->values,
+                     .scale = n->saved,
+                     .out = out,
+                     .offset = n->column->offset,
+                     .dim = n->column->dim,
+                     .width = l->grad_width};
+}
+
+static INLINE void sum_block(const pooling *p, size_t s, uint32_t k0, uint32_t width, int valued)
+{
+    real sum[POOL_BLOCK] = {0};
+    const uint32_t *at = p->l->at;
+    uint32_t end = p->offsets[s + 1], last = p->offsets[p->l->batch->n] - 1;
+    for (uint32_t e = p->offsets[s]; e < end; e++) {
+        __builtin_prefetch((const real *)p->l->row[at[MIN(e + POOL_AHEAD, last)]] + p->offset + k0);
+        const real *v = (const real *)p->l->row[at[e]] + p->offset + k0;
+        real x = valued ? (real)p->values[e] : 1;
+        for (uint32_t k = 0; k < width; k++)
+            sum[k] += x * v[k];
+    }
+    real scale = p->scale ? p->scale[s] : 1;
+    for (uint32_t k = 0; k < width; k++)
+        p->out[s * p->dim + k0 + k] = scale * sum[k];
+}
+
+static void sum_samples(void *context, size_t piece)
+{
+    const pooling *p = context;
+    size_t end = MIN((piece + 1) * POOL_SAMPLES, (size_t)p->l->batch->n);
+    for (size_t s = piece * POOL_SAMPLES; s < end; s++)
+        POOL_BLOCKS(p->dim, sum_block, p, s, k0, p->values != NULL);
+}
+
+/* dim 1: the weights of all uniques side by side stay in the first cache, rows do not. */
+static void gather_uniques(void *context, size_t piece)
+{
+    const pooling *p = context;
+    uint32_t last = p->l->unique - 1;
+    size_t end = MIN((piece + 1) * POOL_UNIQUES, (size_t)p->l->unique);
+    real *rows = (real *)(uintptr_t)p->rows;
+    for (size_t u = piece * POOL_UNIQUES; u < end; u++) {
+        __builtin_prefetch((const real *)p->l->row[MIN(u + 2 * POOL_AHEAD, last)] + p->offset);
+        rows[u] = ((const real *)p->l->row[u])[p->offset];
+    }
+}
+
+static void sum_gathered(void *context, size_t piece)
+{
+    const pooling *p = context;
+    const uint32_t *at = p->l->at;
+    size_t end = MIN((piece + 1) * POOL_SAMPLES, (size_t)p->l->batch->n);
+    for (size_t s = piece * POOL_SAMPLES; s < end; s++) {
+        real sum = 0;
+        if (p->values)
+            for (uint32_t e = p->offsets[s]; e < p->offsets[s + 1]; e++)
+                sum += (real)p->values[e] * p->rows[at[e]];
+        else
+            for (uint32_t e = p->offsets[s]; e < p->offsets[s + 1]; e++)
+                sum += p->rows[at[e]];
+        p->out[s] = p->scale ? p->scale[s] * sum : sum;
+    }
+}
+
+static int sum_forward(mr_tape *t, node *n)
+{
+    const mr_batch *b = n->lookup->batch;
+    if (node_shape(n, 2, (const int32_t[]){b->n, (int32_t)n->column->dim}) || node_data(t, n))
+        return -1;
+    pooling p = pooling_of(n, n->data);
+    size_t samples = pieces((size_t)b->n, POOL_SAMPLES);
+    if (p.dim > 1) {
+        parallel(samples, sum_samples, &p);
+        return 0;
+    }
+    p.rows = arena_take(tape_arena(t), sizeof(real) * n->lookup->unique);
+    if (!p.rows)
+        return -1;
+    parallel(pieces(n->lookup->unique, POOL_UNIQUES), gather_uniques, &p);
+    parallel(samples, sum_gathered, &p);
+    return 0;
+}
+
+int KERNEL(pool_sum_forward)(mr_tape *t, node *n)
+{
+    return sum_forward(t, n);
+}
+
+int KERNEL(pool_mean_forward)(mr_tape *t, node *n)
+{
+    const mr_batch *b = n->lookup->batch;
+    real *scale = arena_take(tape_arena(t), sizeof(real) * (size_t)b->n);
+    if (!scale)
+        return -1;
+    for (int32_t s = 0; s < b->n; s++) {
+        uint32_t entries = b->offsets[s + 1] - b->offsets[s];
+        scale[s] = entries ? 1 / (real)entries : 0;
+    }
+    n->saved = scale;
+    return sum_forward(t, n);
+}
+
+/* dv_u = sum over its occurrences of x_e scale_s dout[s, :]. */
+static INLINE void sum_back_block(const pooling *p, size_t u, uint32_t k0, uint32_t width,
+                                  int valued)
+{
+    real sum[POOL_BLOCK] = {0};
+    const occurrence *o = p->l->occurrence;
+    for (uint32_t i = p->l->start[u]; i < p->l->start[u + 1]; i++) {
+        const real *g = p->out + (size_t)o[i].sample * p->dim + k0;
+        real x = valued ? (real)p->values[o[i].entry] : 1;
+        if (p->scale)
+            x *= p->scale[o[i].sample];
+        for (uint32_t k = 0; k < width; k++)
+            sum[k] += x * g[k];
+    }
+    for (uint32_t k = 0; k < width; k++)
+        p->grad[u * p->width + k0 + k] += sum[k];
+}
+
+static void sum_back_uniques(void *context, size_t piece)
+{
+    const pooling *p = context;
+    size_t end = MIN((piece + 1) * POOL_UNIQUES, (size_t)p->l->unique);
+    for (size_t u = piece * POOL_UNIQUES; u < end; u++)
+        POOL_BLOCKS(p->dim, sum_back_block, p, u, k0, p->values != NULL);
+}
+
+static int pool_backward(mr_tape *t, node *n, task *uniques)
+{
+    pooling p = pooling_of(n, n->grad);
+    real *grad = lookup_grad(t, n->lookup);
+    if (!grad)
+        return -1;
+    p.grad = grad + n->column->grad_offset;
+    parallel(pieces(n->lookup->unique, POOL_UNIQUES), uniques, &p);
+    return 0;
+}
+
+int KERNEL(pool_sum_backward)(mr_tape *t, node *n)
+{
+    return pool_backward(t, n, sum_back_uniques);
+}
+
+int KERNEL(pool_mean_backward)(mr_tape *t, node *n)
+{
+    return pool_backward(t, n, sum_back_uniques);
+}
+
+/* ---- fields: out[s, f, :] = sum over the entries e of s whose field is f of x_e v_e ------------ */
+
+/* Where entry e of sample s goes, in rows of out. */
+static INLINE size_t field_row(const pooling *p, size_t s, uint32_t e)
+{
+    const mr_batch *b = p->l->batch;
+    return b->field ? s * (size_t)b->fields + b->field[e] : e;
+}
+
+static INLINE void fields_block(const pooling *p, size_t s, uint32_t k0, uint32_t width, int valued)
+{
+    const uint32_t *at = p->l->at;
+    uint32_t end = p->offsets[s + 1], last = p->offsets[p->l->batch->n] - 1;
+    int adds = p->l->batch->field != NULL;
+    for (uint32_t e = p->offsets[s]; e < end; e++) {
+        __builtin_prefetch((const real *)p->l->row[at[MIN(e + POOL_AHEAD, last)]] + p->offset + k0);
+        const real *v = (const real *)p->l->row[at[e]] + p->offset + k0;
+        real x = valued ? (real)p->values[e] : 1;
+        real *out = p->out + field_row(p, s, e) * p->dim + k0;
+        if (adds)
+            for (uint32_t k = 0; k < width; k++)
+                out[k] += x * v[k];
+        else
+            for (uint32_t k = 0; k < width; k++)
+                out[k] = x * v[k];
+    }
+}
+
+static void fields_samples(void *context, size_t piece)
+{
+    const pooling *p = context;
+    const mr_batch *b = p->l->batch;
+    size_t begin = piece * POOL_SAMPLES, end = MIN(begin + POOL_SAMPLES, (size_t)b->n);
+    size_t row = (size_t)b->fields * p->dim;
+    if (b->field)
+        memset(p->out + begin * row, 0, sizeof(real) * (end - begin) * row);
+    for (size_t s = begin; s < end; s++)
+        POOL_BLOCKS(p->dim, fields_block, p, s, k0, p->values != NULL);
+}
+
+int KERNEL(pool_fields_forward)(mr_tape *t, node *n)
+{
+    const lookup *l = n->lookup;
+    const mr_batch *b = l->batch;
+    if (b->fields <= 0)
+        return fail("fields: table %s, column %s: the samples are plain sets of keys, without "
+                    "fields; pool them by sum or mean",
+                    l->table, n->column->name);
+    if (b->field) {
+        uint16_t largest = 0;
+        for (int32_t e = 0; e < b->entries; e++)
+            largest = MAX(largest, b->field[e]);
+        if (largest >= b->fields)
+            return fail("fields: table %s, column %s: field %d in a batch of %d fields", l->table,
+                        n->column->name, largest, (int)b->fields);
+    } else if (b->entries != b->n * b->fields) {
+        return fail("fields: table %s, column %s: %d entries, expected %d samples of %d", l->table,
+                    n->column->name, (int)b->entries, (int)b->n, (int)b->fields);
+    }
+    if (node_shape(n, 3, (const int32_t[]){b->n, b->fields, (int32_t)n->column->dim}) ||
+        node_data(t, n))
+        return -1;
+    pooling p = pooling_of(n, n->data);
+    parallel(pieces((size_t)b->n, POOL_SAMPLES), fields_samples, &p);
+    return 0;
+}
+
+static INLINE void fields_back_block(const pooling *p, size_t u, uint32_t k0, uint32_t width,
+                                     int valued)
+{
+    real sum[POOL_BLOCK] = {0};
+    const occurrence *o = p->l->occurrence;
+    uint32_t last = (uint32_t)p->l->batch->entries - 1;
+    for (uint32_t i = p->l->start[u]; i < p->l->start[u + 1]; i++) {
+        const occurrence *next = &o[MIN(i + POOL_AHEAD, last)];
+        __builtin_prefetch(p->out + field_row(p, next->sample, next->entry) * p->dim + k0);
+        const real *g = p->out + field_row(p, o[i].sample, o[i].entry) * p->dim + k0;
+        real x = valued ? (real)p->values[o[i].entry] : 1;
+        for (uint32_t k = 0; k < width; k++)
+            sum[k] += x * g[k];
+    }
+    for (uint32_t k = 0; k < width; k++)
+        p->grad[u * p->width + k0 + k] += sum[k];
+}
+
+static void fields_back_uniques(void *context, size_t piece)
+{
+    const pooling *p = context;
+    size_t end = MIN((piece + 1) * POOL_UNIQUES, (size_t)p->l->unique);
+    for (size_t u = piece * POOL_UNIQUES; u < end; u++)
+        POOL_BLOCKS(p->dim, fields_back_block, p, u, k0, p->values != NULL);
+}
+
+int KERNEL(pool_fields_backward)(mr_tape *t, node *n)
+{
+    return pool_backward(t, n, fields_back_uniques);
+}

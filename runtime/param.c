@@ -1,0 +1,222 @@
+/* param.c - dense weights and their optimizer's state, in the bytes that the store keeps.
+ *
+ * One buffer, little-endian:
+ *
+ *     0   uint32 version (1), rank, dim[4] (1 beyond rank), optimizer kind (0xffffffff: a buffer
+ *         that is not trained), state vectors
+ *     32  uint64 updates so far
+ *     40  zeros
+ *     64  float weights[count]
+ *     ..  float state: for every BLOCK weights in turn, one vector after another
+ *
+ * Blocks are updated in parallel; so their bounds are part of the format. */
+#include <math.h>
+#include <string.h>
+
+#include "operation.h"
+#include "optimizer.h"
+
+enum { VERSION = 1, BLOCK = 16384 };
+
+typedef struct header {
+    uint32_t version, rank, dim[RANK_MAX], kind, vectors;
+    uint64_t updates;
+    uint64_t zero[3];
+} header;
+
+_Static_assert(sizeof(header) == 64, "the weights are aligned");
+
+struct mr_param {
+    char *name;
+    header *bytes;
+    size_t len;
+    size_t count;
+    float *weight, *state; /* inside bytes */
+    float *grad;           /* [count], or NULL until the first */
+    int has_grad;
+    int trainable;
+    mr_optim optim;
+};
+
+static size_t blocks(const mr_param *p)
+{
+    return (p->count + BLOCK - 1) / BLOCK;
+}
+
+static size_t block_len(const mr_param *p, size_t i)
+{
+    return MIN((size_t)BLOCK, p->count - i * BLOCK);
+}
+
+mr_param *mr_param_new(const char *name, uint64_t seed, const int32_t *dim, size_t rank,
+                       const mr_init *init, const mr_optim *optim, int trainable)
+{
+    if (rank < 1 || rank > RANK_MAX)
+        return fail_null("param %s: %zu dimensions, expected 1 to %d", name, rank, RANK_MAX);
+    size_t count = 1;
+    for (size_t i = 0; i < rank; i++) {
+        if (dim[i] < 1 || count > INT32_MAX / (size_t)dim[i])
+            return fail_null("param %s: dimension %zu is %d, or all of them are too large", name,
+                             i + 1, (int)dim[i]);
+        count *= (size_t)dim[i];
+    }
+    if (trainable && optimizer_check(optim, name))
+        return NULL;
+    uint32_t vectors = trainable ? optimizer_state(optim) : 0;
+    mr_param *p = memory_zero(sizeof *p);
+    if (!p)
+        return NULL;
+    p->count = count;
+    p->trainable = trainable;
+    p->optim = *optim;
+    p->len = sizeof(header) + sizeof(float) * count * (1 + vectors);
+    p->name = memory_new(strlen(name) + 1);
+    p->bytes = memory_zero(p->len);
+    if (!p->name || !p->bytes) {
+        mr_param_free(p);
+        return NULL;
+    }
+    strcpy(p->name, name);
+    *p->bytes = (header){.version = VERSION,
+                         .rank = (uint32_t)rank,
+                         .dim = {1, 1, 1, 1},
+                         .kind = trainable ? (uint32_t)optim->kind : UINT32_MAX,
+                         .vectors = vectors};
+    for (size_t i = 0; i < rank; i++)
+        p->bytes->dim[i] = (uint32_t)dim[i];
+    p->weight = (float *)(p->bytes + 1);
+    p->state = p->weight + count;
+    init_fill(init, mr_hash(name, strlen(name), seed), count, p->weight);
+    if (trainable)
+        for (size_t i = 0; i < blocks(p); i++)
+            optimizer_begin(optim, block_len(p, i), p->weight + i * BLOCK,
+                            p->state + i * BLOCK * vectors);
+    return p;
+}
+
+void mr_param_free(mr_param *p)
+{
+    if (!p)
+        return;
+    memory_free(p->grad);
+    memory_free(p->bytes);
+    memory_free(p->name);
+    memory_free(p);
+}
+
+float *mr_param_data(mr_param *p)
+{
+    return p->weight;
+}
+
+mr_optim *mr_param_optim(mr_param *p)
+{
+    return &p->optim;
+}
+
+float *param_grad(mr_param *p, int *add)
+{
+    if (!p->grad)
+        p->grad = memory_new(sizeof *p->grad * p->count);
+    *add = p->has_grad;
+    p->has_grad = p->grad != NULL;
+    return p->grad;
+}
+
+size_t param_count(const mr_param *p)
+{
+    return p->count;
+}
+
+int param_shape(const mr_param *p, int32_t *dim)
+{
+    for (int i = 0; i < RANK_MAX; i++)
+        dim[i] = (int32_t)p->bytes->dim[i];
+    return (int)p->bytes->rank;
+}
+
+int param_trainable(const mr_param *p)
+{
+    return p->trainable;
+}
+
+const char *param_name(const mr_param *p)
+{
+    return p->name;
+}
+
+typedef struct stepping {
+    mr_param *p;
+    optimizer_rule *rule;
+    uint64_t t;
+} stepping;
+
+static void step_block(void *context, size_t i)
+{
+    stepping *s = context;
+    mr_param *p = s->p;
+    s->rule(&p->optim, s->t, block_len(p, i), p->grad + i * BLOCK, p->weight + i * BLOCK,
+            p->state + i * BLOCK * p->bytes->vectors);
+}
+
+int mr_param_step(mr_param *p, uint64_t step)
+{
+    if (!p->has_grad || !p->trainable)
+        return 0;
+    float zero = 0; /* 0 x is 0 unless x is not finite; the sum stays NaN then */
+    for (size_t i = 0; i < p->count; i++)
+        zero += 0 * p->grad[i];
+    if (zero != 0) {
+        mr_param_zero(p);
+        return fail("param %s: its gradient is not finite", p->name);
+    }
+    stepping s = {p, optimizer_of(&p->optim), step};
+    parallel(blocks(p), step_block, &s);
+    p->bytes->updates++;
+    p->has_grad = 0;
+    return 0;
+}
+
+void mr_param_zero(mr_param *p)
+{
+    p->has_grad = 0;
+}
+
+double mr_param_updates(const mr_param *p)
+{
+    return (double)p->bytes->updates;
+}
+
+const void *mr_param_bytes(mr_param *p)
+{
+    return p->bytes;
+}
+
+size_t mr_param_len(const mr_param *p)
+{
+    return p->len;
+}
+
+int mr_param_load(mr_param *p, const void *bytes, size_t len)
+{
+    header kept, own = *p->bytes;
+    if (len < sizeof kept)
+        return fail("param %s: %zu bytes, expected %zu", p->name, len, p->len);
+    memcpy(&kept, bytes, sizeof kept);
+    if (kept.version != VERSION)
+        return fail("param %s: its format is version %u, expected %d", p->name, kept.version,
+                    VERSION);
+    if (kept.rank != own.rank || memcmp(kept.dim, own.dim, sizeof kept.dim))
+        return fail("param %s: its shape is [%u, %u, %u, %u], expected [%u, %u, %u, %u]", p->name,
+                    kept.dim[0], kept.dim[1], kept.dim[2], kept.dim[3], own.dim[0], own.dim[1],
+                    own.dim[2], own.dim[3]);
+    if (kept.kind != own.kind || kept.vectors != own.vectors)
+        return fail("param %s: it was trained by optimizer kind %d with %u values a weight, "
+                    "expected kind %d with %u",
+                    p->name, (int)kept.kind, kept.vectors, (int)own.kind, own.vectors);
+    if (len != p->len)
+        return fail("param %s: %zu bytes, expected %zu", p->name, len, p->len);
+    memcpy(p->bytes, bytes, len);
+    p->has_grad = 0;
+    return 0;
+}
