@@ -531,8 +531,10 @@ int mr_watch_load(mr_watch *w, const void *bytes, size_t len);
 /* ---- program ----------------------------------------------------------------------- */
 
 /* Writes n scores to out as text, one a line, seven digits; as probabilities 1 / (1 + exp(-x)) if
- * asked. out needs 24 bytes a score. Returns the bytes written; -1 when a score is not a number. */
-int mr_text_scores(const float *scores, int n, int probability, char *out, size_t room);
+ * asked, and as nan where bad (which may be NULL) is not 0. out needs 24 bytes a score. Returns the
+ * bytes written; -1 when another score is not a number. */
+int mr_text_scores(const float *scores, const uint8_t *bad, int n, int probability, char *out,
+                   size_t room);
 
 /* 1 if a file descriptor is a terminal, else 0. */
 int mr_terminal(int descriptor);

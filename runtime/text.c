@@ -1,19 +1,26 @@
 /* text.c - what the program writes: scores as lines of text, and whether a person reads them. */
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base.h"
 
 #define SCORE_LEN 24 /* bytes of "%.7g\n" at most, and its terminating 0 */
 
-int mr_text_scores(const float *scores, int n, int probability, char *out, size_t room)
+int mr_text_scores(const float *scores, const uint8_t *bad, int n, int probability, char *out,
+                   size_t room)
 {
     size_t len = 0;
     for (int i = 0; i < n; i++) {
         if (room - len < SCORE_LEN)
             return fail("text: %zu bytes for %d scores, expected %d each", room, n, SCORE_LEN);
         double score = scores[i];
+        if (bad && bad[i]) {
+            memcpy(out + len, "nan\n", 4);
+            len += 4;
+            continue;
+        }
         if (isnan(score))
             return fail("score of sample %d of the batch is not a number", i);
         if (probability)

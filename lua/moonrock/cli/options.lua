@@ -94,7 +94,7 @@ local function setting(text)
   return { name, value(given) }
 end
 
-local FORMATS = { "libsvm", "libffm", "libfm", "csv", "tsv", "vw", "jsonl", "bin" }
+local FORMATS = { "libsvm", "libffm", "libfm", "csv", "tsv", "bin" }
 
 local function one_of(list)
   return function(text)
