@@ -65,7 +65,7 @@ $(B)/embedded.o: $(B)/embedded.c $(B)/flags
 	$(call say,CC,$<)$(CC) $(ALL_CFLAGS) -O0 -Wno-overlength-strings -MMD -MP -c -o $@ $<
 
 $(B)/embedded.c: runtime/embed.lua runtime/moonrock.h $(LUA) $(B)/files
-	$(call say,LUA,$@)luajit runtime/embed.lua runtime/moonrock.h $(LUA) > $@.new && mv $@.new $@
+	$(call say,LUA,$@)luajit runtime/embed.lua runtime/moonrock.h $(LUA) > $@.$$$$ && mv $@.$$$$ $@
 
 define variant
 $(B)/%.$(1).o: runtime/%.c $(B)/flags
