@@ -1,6 +1,7 @@
 /* clock.c - time, signals and the hash: what the base asks of the system. */
 #include <signal.h>
 #include <time.h>
+#include <unistd.h>
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -48,6 +49,14 @@ void mr_interrupt_catch(void)
 int mr_interrupted(void)
 {
     return caught;
+}
+
+const char *mr_program(void)
+{
+    static char path[4096];
+    ssize_t len = readlink("/proc/self/exe", path, sizeof path - 1);
+    path[len > 0 ? len : 0] = 0;
+    return path;
 }
 
 uint64_t mr_hash(const void *bytes, size_t len, uint64_t seed)

@@ -47,6 +47,9 @@ double mr_clock_wall(void);
 void mr_interrupt_catch(void);
 int mr_interrupted(void);
 
+/* Path of the running program; "" if it cannot be found out. */
+const char *mr_program(void);
+
 /* 64-bit hash (XXH3) of len bytes under a seed. */
 uint64_t mr_hash(const void *bytes, size_t len, uint64_t seed);
 

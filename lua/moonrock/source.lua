@@ -40,14 +40,25 @@ function source.of(f)
   return { text = text, module = module }
 end
 
---- The source of the file that the caller of the calling function was written in.
+-- "@moonrock/" inside the program, "@/somewhere/lua/moonrock/" from a checkout.
+local HERE = debug.getinfo(1, "S").source:match("^(@.*)source%.lua$") or "@moonrock/"
+
+--- The source of the innermost file under way that is not the library's.
 ---@return table { text=, module=, path= }
 function source.caller()
-  local chunk = debug.getinfo(3, "S").source
-  local kept = modules[chunk]
-  if kept then return kept end
-  local text, module = text_of(chunk)
-  return { text = text, module = module, path = chunk:match("^@(.*)$") }
+  local level = 2
+  while true do
+    local frame = debug.getinfo(level, "S")
+    if not frame then return {} end
+    local chunk = frame.source
+    if frame.what ~= "C" and chunk:sub(1, #HERE) ~= HERE then
+      local kept = modules[chunk]
+      if kept then return kept end
+      local text, module = text_of(chunk)
+      return { text = text, module = module, path = chunk:match("^@(.*)$") }
+    end
+    level = level + 1
+  end
 end
 
 --- The user's modules that were required so far: module name to text.
@@ -132,7 +143,7 @@ function source.load(text, name, env)
   local chunkname = "@" .. name:gsub("%.", "/") .. ".lua"
   local chunk, problem = loadstring(text, chunkname)
   if not chunk then err.raise("%s", problem) end
-  modules[chunkname] = { text = text, module = name }
+  modules[chunkname] = { text = text, module = name, path = chunkname:sub(2) }
   return setfenv(chunk, env)()
 end
 

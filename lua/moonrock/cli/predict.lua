@@ -21,7 +21,7 @@ function predict.run(args)
   local size = args.batch or 4096
   local model = mr.reopen(args.store, { threads = args.threads, memory = args.memory })
   local batches = model.data:batches(options.files(args.data, "test"),
-    { size = size, epochs = 1, shuffle = false, labels = false })
+    { size = size, epochs = 1, shuffle = false, labels = false, bad_lines = "keep" })
   local out = io.stdout
   if args.out then
     local file, problem = io.open(args.out, "w")

@@ -59,8 +59,13 @@ function train.run(args)
   local definition = options.model(args.model)
   local mr = require "moonrock"
   local schema = options.schema(args.schema)
+  local recipe = schema and schema.recipe[definition.name] or {}
   local o = options.of_model(args)
   o.schema = schema
+  o.lr, o.optim = o.lr or recipe.lr, o.optim or recipe.optim
+  for name, value in pairs(recipe.model or {}) do
+    if o[name] == nil then o[name] = value end
+  end
   if not schema then
     if #args.data == 0 then options.usage("--data FILE is missing (or --schema, of one that names files)") end
     o.data = mr.data { format = args.format, fields = args.fields }
@@ -79,12 +84,11 @@ function train.run(args)
   local show = output.printer(args.json)
   local Progress = require "moonrock.progress"
   local progress = Progress.new "train"
-  local defaults = schema and schema.training or {}
   mr.fit(model, {
     train = source, valid = valid, test = test, split = split,
-    epochs = args.epochs or defaults.epochs, size = args.batch or defaults.batch,
-    patience = args.patience or defaults.patience, shuffle = SHUFFLE[args.shuffle],
-    window = args.window, bad_lines = args.bad_lines, memory = args.memory,
+    epochs = args.epochs or recipe.epochs, size = args.batch or recipe.batch,
+    patience = args.patience or recipe.patience, reduce = recipe.reduce, shuffle = SHUFFLE[args.shuffle],
+    window = args.window, bad_lines = args.bad_lines,
     on_batch = function(batch, loss, batches)
       progress:add(batch.n, loss, batches.progress and batches:progress() or nil)
     end,

@@ -1,0 +1,165 @@
+--- Readers: batches of samples from files, read ahead by a thread of C (runtime/reader.c).
+local ffi = require "ffi"
+local C = require "moonrock.ffi"
+local err = require "moonrock.error"
+
+local reader = {}
+
+local WINDOW = 65536 -- samples that a shuffle mixes by default
+
+local TASKS = { binary = C.MR_BINARY, regression = C.MR_REGRESSION }
+local BAD_LINES = { error = C.MR_BAD_ERROR, skip = C.MR_BAD_SKIP, keep = C.MR_BAD_KEEP }
+
+--- A list of strings as C has it; the second value keeps it alive.
+---@param list string|string[]
+function reader.strings(list)
+  if type(list) == "string" then list = { list } end
+  local copy = {}
+  for i, text in ipairs(list) do
+    if type(text) ~= "string" then err.raise("expected a list of strings, got a %s in it", type(text)) end
+    copy[i] = text
+  end
+  return ffi.new("const char *[?]", #copy + 1, copy), #copy, copy
+end
+
+---@class Batches an iterator of batches: `for batch in it do`
+---@field batch table the one batch, filled again and again
+local Batches = {}
+Batches.__index = Batches
+
+--- The next batch, or nil at the end.
+function Batches:__call()
+  local c = self.c
+  if not c then return nil end
+  local n = C.mr_reader_next(c)
+  if n < 0 then err.check(n) end
+  if n == 0 then return nil end
+  local batch = self.batch
+  local view = batch.c
+  batch.n = n
+  batch.epoch = self.epoch
+  batch.last_of_epoch = view.last_of_epoch == 1
+  if batch.last_of_epoch then self.epoch = self.epoch + 1 end
+  return batch
+end
+
+--- Stops reading. The last batch is gone.
+function Batches:close()
+  if self.c then C.mr_reader_close(ffi.gc(self.c, nil)) end
+  self.c = nil
+end
+
+--- Bad lines so far, and the first of them.
+---@return integer
+---@return string
+function Batches:skipped()
+  return C.mr_reader_skipped(self.c), ffi.string(C.mr_reader_first_bad(self.c))
+end
+
+--- How far it has come in all epochs, from 0 to 1; nil where that is not known.
+---@return number|nil
+function Batches:progress()
+  local part = C.mr_reader_progress(self.c)
+  return part >= 0 and part or nil
+end
+
+---@class Data files in one format
+local Data = {}
+Data.__index = Data
+
+local DATA = { files = true, format = true, fields = true, task = true }
+
+--- Data that needs no schema: libsvm, libffm, libfm or bin.
+---@param options { files?: string|string[], format?: string, fields?: integer, task?: string }
+--- fields: the j-th entry of a sample is of field j, and there are this many
+---@return Data
+function reader.data(options)
+  local o = options or {}
+  for name in pairs(o) do
+    if not DATA[name] then err.raise("mr.data has no option %q", tostring(name)) end
+  end
+  local fields = o.fields
+  if o.format == "bin" then fields = fields or 39 end
+  return setmetatable({ files = o.files, format = o.format, fields = fields, task = o.task }, Data)
+end
+
+--- Number of fields of a sample; 0 where samples are sets of keys.
+function Data:fields_count() return self.fields or 0 end
+
+--- What a store keeps of it: mr.data makes the same of that.
+function Data:describe()
+  return { format = self.format, fields = self.fields, task = self.task }
+end
+
+local OPTIONS = { size = true, epochs = true, shuffle = true, window = true, seed = true, from = true,
+  split = true, bad_lines = true, follow = true, max_wait = true, memory = true, labels = true,
+  skip = true, limit = true, bytes = true, stream = true, task = true }
+
+local function window_of(o)
+  local shuffle = o.shuffle
+  if shuffle == "full" then return -1 end
+  if type(shuffle) == "number" then return shuffle end
+  if shuffle == true or (shuffle == nil and o.window) then return o.window or WINDOW end
+  return 0
+end
+
+--- Batches of files.
+---@param files string|string[] paths; "-" is standard input
+---@param options table|nil size (256), epochs (1), shuffle (true, a number of samples, "full" or
+--- false), window, seed, from = { epoch = , sample = }, split = { fraction =, part = "train" |
+--- "valid" }, bad_lines = "error" | "skip" | "keep", follow, max_wait, memory, labels (false: not
+--- read), skip, limit
+---@param format table { format =, fields =, schema =, task = }
+---@return Batches
+function reader.open(files, options, format)
+  local o = options or {}
+  for name in pairs(o) do
+    if not OPTIONS[name] then err.raise("batches have no option %q", tostring(name)) end
+  end
+  local c = ffi.new "mr_reader_options"
+  local anchors = { format.format }
+  c.files, c.files_n, anchors[2] = reader.strings(files)
+  local list = c.files
+  anchors[3] = list
+  c.format = format.format
+  c.schema = format.schema
+  c.fields = format.fields or 0
+  c.size = o.size or 256
+  c.task = TASKS[o.task or format.task or "binary"] or err.raise("task %q is unknown", tostring(o.task))
+  c.labels = o.labels == false and C.MR_LABELS_IGNORED or C.MR_LABELS_REQUIRED
+  c.bad_lines = BAD_LINES[o.bad_lines or "error"]
+    or err.raise("bad_lines is %q, expected error, skip or keep", tostring(o.bad_lines))
+  c.follow = o.follow and 1 or 0
+  c.stream = (o.stream or o.follow or o.max_wait) and 1 or 0
+  c.memory = o.memory == nil and -1 or o.memory and 1 or 0
+  if o.split then
+    c.split = o.split.fraction
+    c.part = o.split.part == "valid" and 2 or 1
+  end
+  c.epochs = o.epochs or 1
+  c.window = window_of(o)
+  c.skip, c.limit = o.skip or 0, o.limit or 0
+  c.seed = o.seed or 0
+  local from = o.from or {}
+  c.from.epoch, c.from.sample = from.epoch or 0, from.sample or 0
+  c.max_wait = o.max_wait or 0
+  c.bytes = o.bytes or 0
+  local handle = err.check(C.mr_reader_open(c))
+  local batch = { c = C.mr_reader_batch(handle), n = 0, epoch = 1, last_of_epoch = false }
+  batch.label = { batch = batch, name = "label" }
+  batch.weight = { batch = batch, name = "weight" }
+  return setmetatable({ c = ffi.gc(handle, C.mr_reader_close), batch = batch, schema = format.owner,
+    anchors = anchors, epoch = (from.epoch or 0) + 1 }, Batches)
+end
+
+--- Batches of files, or of those that the data was made with.
+function Data:batches(files, options)
+  if files == nil or files == "train" and self.files then files = self.files end
+  if not files then err.raise("mr.data: no files were given") end
+  return reader.open(files, options, self)
+end
+
+--- Raw formats have nothing to fit.
+function Data.fitted() return true end
+
+return reader

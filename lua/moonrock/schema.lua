@@ -1,0 +1,242 @@
+--- Schemas: what the columns of CSV data are, and how they become keys (runtime/schema.c).
+local ffi = require "ffi"
+local C = require "moonrock.ffi"
+local err = require "moonrock.error"
+local reader = require "moonrock.reader"
+local source = require "moonrock.source"
+
+local schema = {}
+
+local Field = {}
+Field.__index = Field
+
+local SCALES = { none = C.MR_SCALE_NONE, standard = C.MR_SCALE_STANDARD, log = C.MR_SCALE_LOG,
+  log_standard = C.MR_SCALE_LOG_STANDARD }
+
+local function field(kind, column, options, known)
+  if type(column) ~= "string" then err.raise("a field: expected a column's name, got a %s", type(column)) end
+  local f = setmetatable({ kind = kind, column = column, at = source.caller() }, Field)
+  for name, value in pairs(options or {}) do
+    if name ~= "name" and not known[name] then
+      err.raise("field %q has no option %q", column, tostring(name))
+    end
+    f[name] = value
+  end
+  f.name = f.name or column
+  return f
+end
+
+--- One key for each value of a column.
+---@param column string
+---@param options? { name?: string }
+function schema.category(column, options) return field("category", column, options, {}) end
+
+--- A key for each part of a column's text.
+---@param column string
+---@param options? { separator?: string, name?: string }
+function schema.categories(column, options)
+  return field("categories", column, options, { separator = true })
+end
+
+--- One key, whose value is the number: as it is, its logarithm, standardised, or both.
+---@param column string
+---@param options? { scale?: "none"|"standard"|"log"|"log_standard", mean?: number,
+--- deviation?: number, name?: string }
+function schema.numeric(column, options)
+  return field("numeric", column, options, { scale = true, mean = true, deviation = true })
+end
+
+--- One key for each interval of a number, between quantiles of the training data or given edges.
+---@param column string
+---@param options? { quantiles?: integer, edges?: number[], name?: string }
+function schema.bucket(column, options)
+  local f = field("bucket", column, options, { quantiles = true, edges = true })
+  if f.name == column then f.name = column .. ".bucket" end
+  return f
+end
+
+--- One key for each combination of two or more fields (or columns, as categories).
+---@param parts string[] names of fields before it or of columns; `name` names the cross
+function schema.cross(parts)
+  local names = {}
+  for i, part in ipairs(parts) do names[i] = part end
+  local f = field("cross", table.concat(names, "*"), { name = parts.name }, {})
+  f.parts, f.column = names, nil
+  return f
+end
+
+---@class Schema
+local Schema = {}
+Schema.__index = Schema
+
+local KINDS = { category = C.MR_CATEGORY, categories = C.MR_CATEGORIES, numeric = C.MR_NUMERIC,
+  bucket = C.MR_BUCKET, cross = C.MR_CROSS }
+
+local OPTIONS = { name = true, format = true, header = true, columns = true, separator = true,
+  missing = true, trim = true, quote = true, label = true, weight = true, fields = true, files = true,
+  recipe = true, task = true }
+
+local function byte(text, what)
+  if type(text) ~= "string" or #text ~= 1 then
+    err.raise("schema: %s is %q, expected one character", what, tostring(text))
+  end
+  return text:byte()
+end
+
+local function write_field(f, anchors)
+  local c = ffi.new "mr_field"
+  anchors[#anchors + 1] = f
+  c.kind, c.name, c.column = KINDS[f.kind], f.name, f.column
+  c.separator = f.kind == "categories" and byte(f.separator or "|", "a field's separator") or 0
+  if f.kind == "numeric" then
+    c.scale = SCALES[f.scale or "standard"] or err.raise("field %q: scale is %q, expected none, standard, "
+      .. "log or log_standard", f.name, tostring(f.scale))
+    if f.mean or f.deviation then
+      c.literal, c.mean, c.deviation = 1, f.mean or 0, f.deviation or 1
+    end
+  elseif f.kind == "bucket" then
+    if f.edges then
+      c.edges_n = #f.edges
+      local edges = ffi.new("double[?]", #f.edges, f.edges)
+      anchors[#anchors + 1] = edges
+      c.edges = edges
+    else
+      c.quantiles = f.quantiles or 20
+    end
+  elseif f.kind == "cross" then
+    local parts, n, copy = reader.strings(f.parts)
+    anchors[#anchors + 1], anchors[#anchors + 2] = parts, copy
+    c.parts, c.parts_n = parts, n
+  end
+  return c
+end
+
+local function exists(path)
+  local f = io.open(path)
+  if f then f:close() end
+  return f ~= nil
+end
+
+-- Where a file is that a schema names: beside the schema, or beside the program it ships with.
+local function beside(path, file)
+  if file:match("^/") then return file end
+  local folder = path and path:match("^(.*/)[^/]*$") or ""
+  if exists(folder .. file) then return folder .. file end
+  local program = ffi.string(C.mr_program()):match("^(.*/)[^/]*$") or ""
+  for _, place in ipairs { "", "../share/lua/5.1/" } do
+    if exists(program .. place .. folder .. file) then return program .. place .. folder .. file end
+  end
+  return folder .. file
+end
+
+--- A schema.
+---@param o table name, format = "csv" | "tsv", header (true), columns (names, without a header),
+--- separator, missing (texts that stand for none), trim (true), quote (true), label = "column" or
+--- { "column", positive = {...}, negative = {...} }, weight, fields = { mr.category "c", ... }, files
+--- = { train =, valid =, test = } beside the schema's own file, recipe = { model = options },
+--- task = "binary" | "regression"
+---@return Schema
+function schema.schema(o)
+  if type(o) ~= "table" or type(o.fields) ~= "table" then
+    err.raise("mr.schema: expected { fields = { ... } }")
+  end
+  for name in pairs(o) do
+    if not OPTIONS[name] then err.raise("mr.schema has no option %q", tostring(name)) end
+  end
+  local c = ffi.new "mr_schema_options"
+  local anchors = {}
+  local function list(texts)
+    local strings, n, copy = reader.strings(texts or {})
+    anchors[#anchors + 1], anchors[#anchors + 2] = strings, copy
+    return n > 0 and strings or nil, n
+  end
+  local format = o.format or "csv"
+  c.name = o.name or "schema"
+  c.separator = byte(o.separator or (format == "tsv" and "\t" or ","), "separator")
+  c.header = (o.header == nil and not o.columns or o.header) and 1 or 0
+  c.trim = o.trim ~= false and 1 or 0
+  c.quote = o.quote ~= false and 1 or 0
+  c.columns, c.columns_n = list(o.columns)
+  c.missing, c.missing_n = list(o.missing or { "" })
+  local label = o.label
+  if type(label) == "string" then label = { label } end
+  if label then
+    c.label = label[1]
+    c.positive, c.positive_n = list(label.positive)
+    c.negative, c.negative_n = list(label.negative)
+  end
+  c.weight = o.weight
+  local handle = err.check(C.mr_schema_new(c))
+  local at = o.fields[1] and o.fields[1].at or {}
+  local self = setmetatable({ c = ffi.gc(handle, C.mr_schema_free), name = o.name or "schema",
+    format = format, recipe = o.recipe or {}, task = o.task, source_text = at.text, module = at.module,
+    parts = {} }, Schema)
+  for i, f in ipairs(o.fields) do
+    if getmetatable(f) ~= Field then
+      err.raise("schema %s: field %d is a %s, expected mr.category, mr.numeric, ...", self.name, i, type(f))
+    end
+    err.check(C.mr_schema_field(handle, write_field(f, anchors)))
+  end
+  for part, file in pairs(o.files or {}) do self.parts[part] = beside(at.path, file) end
+  return self
+end
+
+function Schema:fields_count() return C.mr_schema_fields(self.c) end
+
+--- Whether all statistics are known: given in the schema, fitted, or restored.
+function Schema:fitted() return C.mr_schema_unfitted(self.c) == nil end
+
+local function files_of(self, part)
+  if type(part) == "string" and (part == "train" or part == "valid" or part == "test") then
+    local file = self.parts[part]
+    if not file then err.raise("schema %s names no files for %q", self.name, part) end
+    local f = io.open(file)
+    if not f then
+      err.raise("schema %s: its %s file %s is not here; give the data by --data", self.name, part, file)
+    end
+    f:close()
+    return file
+  end
+  return part
+end
+
+--- Fits means, deviations and quantiles over training files, once.
+---@param options { files?: string|string[], split?: table }
+function Schema:fit(options)
+  local o = options or {}
+  local c = ffi.new "mr_reader_options"
+  local list, n, copy = reader.strings(files_of(self, o.files or "train"))
+  c.files, c.files_n, c.format, c.schema, c.size = list, n, self.format, self.c, 1
+  c.labels, c.bad_lines, c.epochs = C.MR_LABELS_AUTO, C.MR_BAD_SKIP, 1
+  if o.split then
+    c.split = o.split.fraction
+    c.part = o.split.part == "valid" and 2 or 1
+  end
+  err.check(C.mr_schema_fit(self.c, c))
+  return copy
+end
+
+--- What was fitted, as text; `restore` takes it back.
+---@return string
+function Schema:statistics() return ffi.string(err.check(C.mr_schema_statistics(self.c))) end
+
+---@param text string
+function Schema:restore(text) err.check(C.mr_schema_restore(self.c, text)) end
+
+--- Batches of a part ("train", "valid", "test") or of files; see moonrock.reader.
+---@param part string|string[]
+---@param options table|nil
+---@return Batches
+function Schema:batches(part, options)
+  if not self:fitted() then
+    if part ~= "train" then
+      err.raise("schema %s: field %q needs fitting: train on files first, or give its statistics in "
+        .. "the schema", self.name, ffi.string(C.mr_schema_unfitted(self.c)))
+    end
+    self:fit { files = part }
+  end
+  return reader.open(files_of(self, part), options, { format = self.format, schema = self.c, owner = self,
+    task = self.task, fields = self:fields_count() })
+end
+
+return schema

@@ -1,0 +1,55 @@
+/* samples.h - a growing list of samples in compressed rows: what parsers write to and batches
+ * are cut from. Sample i owns the entries offsets[i]..offsets[i+1).
+ *
+ * A parser reserves room for a whole record, writes entries from `entries` on, and commits the
+ * sample; what was written for a record that turned out to be bad is just never committed.
+ * `values` is written only once an entry's value is not 1 (`valued`), `field` only where
+ * entries name their fields (`fielded`), `weight` and `bad` where there are some. */
+#ifndef MR_SAMPLES_H
+#define MR_SAMPLES_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct samples {
+    size_t n;       /* samples */
+    size_t entries; /* offsets[n] */
+    int valued, fielded, weighted, labelled, marked;
+    uint64_t *keys;    /* [entries] */
+    float *values;     /* [entries] if valued */
+    uint16_t *field;   /* [entries] if fielded */
+    uint32_t *offsets; /* [n + 1] */
+    float *label;      /* [n] */
+    float *weight;     /* [n] if weighted */
+    uint8_t *bad;      /* [n] if marked */
+    int64_t *record;   /* [n] number of the sample's record in its epoch */
+    size_t keys_room, values_room, field_room, offsets_room, label_room, weight_room, bad_room,
+        record_room;
+} samples;
+
+void samples_free(samples *s);
+void samples_clear(samples *s);
+
+/* Room for one more sample of up to `entries` entries. */
+int samples_reserve(samples *s, size_t entries);
+/* Room for exactly n samples and entries, known beforehand. */
+int samples_reserve_all(samples *s, size_t n, size_t entries);
+
+/* From here on values are written: those before are 1. at: entries written so far, the
+ * uncommitted ones included. */
+int samples_value(samples *s, size_t at);
+
+/* Adds the sample whose entries end at `end`. */
+void samples_commit(samples *s, size_t end, float label, float weight, int64_t record);
+
+/* Adds an empty sample for a record that could not be read. */
+int samples_commit_bad(samples *s, int64_t record);
+
+/* Bytes held. */
+size_t samples_bytes(const samples *s);
+
+/* Appends the samples order[0..n) of `from`, or those from `first` on where order is NULL. */
+int samples_gather(samples *s, const samples *from, const uint32_t *order, size_t first,
+                   size_t n);
+
+#endif
