@@ -14,8 +14,6 @@
 
 #include "reader.h"
 
-static void *read_ahead(void *argument);
-
 /* ---- the thread's side ------------------------------------------------------------------- */
 
 /* The slot to fill next; NULL when the reader is to stop. */
@@ -145,8 +143,6 @@ static int make_batch(mr_reader *r, slot *s, mr_position *position)
         ended = rc == SCAN_END || !window_left(v);
         if (ended)
             *position = (mr_position){v->epoch + 1, 0};
-        else
-            w->options.from = *position;
     } else {
         *position = position_of(w, &s->samples);
     }

@@ -172,9 +172,12 @@ static int fill(windows *w, window *v, int64_t n)
     return rc;
 }
 
+__extension__ typedef unsigned __int128 wide;
+
+/* A number below n, from 64 random bits. */
 static size_t below(uint64_t random, size_t n)
 {
-    return (size_t)(((unsigned __int128)random * n) >> 64);
+    return (size_t)(((wide)random * n) >> 64);
 }
 
 /* Steps [given, given + n) of the shuffle. */
@@ -212,7 +215,11 @@ int windows_seek(windows *w, mr_position from)
     int rc;
     w->filling = w->exhausted = 0;
     w->fill_give = 0;
-    w->pair[0].n = w->pair[0].given = w->pair[1].n = w->pair[1].given = 0;
+    for (int i = 0; i < 2; i++) {
+        window *v = &w->pair[i];
+        v->n = v->given = 0;
+        v->complete = v->last = 0;
+    }
     if (!w->in_memory && keeping_wanted(w)) {
         rc = keep(w);
         if (rc < 0 || rc == SCAN_STOPPED)
