@@ -36,7 +36,7 @@ return mr.schema {
   },
   files = { train = "adult.data.zst", test = "adult.test.zst" },
   recipe = {
-    lr = { epochs = 8, batch = 256, lr = 0.05 },
+    lr = { epochs = 12, batch = 256, lr = 0.2 },
     fm = { epochs = 4, batch = 256, lr = 0.03, model = { dim = 8 } },
     wide_deep = { epochs = 4, batch = 256, lr = 0.02, model = { dim = 8, hidden = { 64, 32 } } },
   },

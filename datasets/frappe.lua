@@ -14,7 +14,7 @@ return mr.schema {
     lr = { epochs = 20, batch = 1024, patience = 2, optim = "adam", lr = 0.01 },
     fm = { epochs = 30, batch = 1024, patience = 2, optim = "adam", lr = 0.003,
       model = { dim = 10 } },
-    wide_deep = { epochs = 30, batch = 1024, patience = 2, optim = "adam", lr = 0.001,
+    wide_deep = { epochs = 30, batch = 1024, patience = 2, reduce = 0.1, optim = "adam", lr = 0.001,
       model = { dim = 10, hidden = { 400, 400, 400 }, dropout = 0.2 } },
   },
 }

@@ -11,6 +11,7 @@ function eval.declare(p)
 end
 
 function eval.run(args)
+  options.check_files(args.data)
   local mr = require "moonrock"
   local C = require "moonrock.ffi"
   local began = C.mr_clock()

@@ -28,10 +28,11 @@ function learn.run(args)
   end
   local definition = options.model(args.model)
   local mr = require "moonrock"
-  local o = options.of_model(args)
-  o.schema = options.schema(args.schema)
-  if not o.schema then o.data = mr.data { format = args.format, fields = args.fields } end
-  o.on_notice = function(text) io.stderr:write("moonrock: ", text, "\n") end
+  local schema = options.schema(args.schema)
+  local recipe = schema and schema.recipe[definition.name] or {}
+  options.check_files { args.source }
+  local o = options.of_model(args, schema, recipe)
+  if not schema then o.data = mr.data { format = args.format, fields = args.fields } end
   local model = definition(o)
 
   local function show(watch, kind)
@@ -44,7 +45,7 @@ function learn.run(args)
       io.stdout:flush()
     end
   end
-  local watch = mr.learn(model, args.source, { size = args.batch, max_wait = args.max_wait,
+  local watch = mr.learn(model, args.source, { size = args.batch or recipe.batch, max_wait = args.max_wait,
     follow = args.follow or nil, bad_lines = args.bad_lines, window = args.window, every = args.every,
     on_line = function(watch) show(watch, "window") end })
   show(watch, "result")

@@ -201,12 +201,31 @@ function options.schema(name)
   return require("moonrock").schema_of(name)
 end
 
---- The model's options of a command line: `--set`, and those that it knows by name.
-function options.of_model(args)
+--- The model's options of a command line; those that it leaves open are the recipe's, which the
+--- schema has for this model.
+function options.of_model(args, schema, recipe)
   local o = { store = args.store, seed = args.seed, threads = args.threads, memory = args.memory,
-    lr = args.lr, optim = args.optim, commit_every = args.commit_every }
-  for _, pair in ipairs(args.set or {}) do o[pair[1]] = pair[2] end
+    lr = args.lr or recipe.lr, optim = args.optim or recipe.optim, commit_every = args.commit_every,
+    schema = schema }
+  for _, pair in ipairs(args.set) do o[pair[1]] = pair[2] end
+  for name, value in pairs(recipe.model or {}) do
+    if o[name] == nil then o[name] = value end
+  end
+  o.on_notice = function(text) io.stderr:write("moonrock: ", text, "\n") end
   return o
+end
+
+--- Fails if a file is not there, before anything is made.
+---@param files string[]
+function options.check_files(files)
+  for _, path in ipairs(files) do
+    local file, problem
+    if path ~= "-" then
+      file, problem = io.open(path)
+      if not file then error("data " .. problem, 0) end
+      file:close()
+    end
+  end
 end
 
 --- One file as it is, several as a list, none as the schema's part.

@@ -15,6 +15,7 @@ end
 local ROOM = 24 -- bytes that a number and its newline need at most
 
 function predict.run(args)
+  options.check_files(args.data)
   local mr = require "moonrock"
   local C = require "moonrock.ffi"
   local err = require "moonrock.error"

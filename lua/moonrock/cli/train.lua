@@ -48,29 +48,25 @@ local function check_once(args, files)
 end
 
 function train.run(args)
-  local files = { args.test, unpack(args.data) }
+  local files = { unpack(args.data) }
   local split = tonumber(args.valid)
   if split and not (split > 0 and split < 1) then
     options.usage("--valid %s: expected a file or a fraction between 0 and 1", args.valid)
   end
   if args.valid and not split then files[#files + 1] = args.valid end
+  if args.test then files[#files + 1] = args.test end
   check_once(args, files)
+  options.check_files(files)
 
   local definition = options.model(args.model)
   local mr = require "moonrock"
   local schema = options.schema(args.schema)
   local recipe = schema and schema.recipe[definition.name] or {}
-  local o = options.of_model(args)
-  o.schema = schema
-  o.lr, o.optim = o.lr or recipe.lr, o.optim or recipe.optim
-  for name, value in pairs(recipe.model or {}) do
-    if o[name] == nil then o[name] = value end
-  end
+  local o = options.of_model(args, schema, recipe)
   if not schema then
     if #args.data == 0 then options.usage("--data FILE is missing (or --schema, of one that names files)") end
     o.data = mr.data { format = args.format, fields = args.fields }
   end
-  o.on_notice = function(text) io.stderr:write("moonrock: ", text, "\n") end
   local model = definition(o)
 
   local parts = schema and schema.parts or {}
