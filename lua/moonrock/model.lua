@@ -365,8 +365,17 @@ function Model:commit()
   self.batches_since = 0
 end
 
+-- From here on a signal ends the loop after the batch at hand: with a commit, and an error that the
+-- program turns into its exit status.
 local function own_iterator(self, it)
   self.own_batch = it.batch
+  C.mr_interrupt_catch()
+  it.at_end = function()
+    local signal = C.mr_interrupted()
+    if signal == 0 then return end
+    if self.store then self:commit() end
+    error({ interrupted = signal }, 0)
+  end
   return it
 end
 
@@ -390,10 +399,8 @@ end
 function Model:stream(from, options)
   local o = {}
   for name, value in pairs(options or {}) do o[name] = value end
-  o.epochs = 1
-  local sample = tonumber(self.position.sample)
-  o.from = { epoch = 0, sample = from == "-" and 0 or sample }
-  o.first_sample = from == "-" and sample or nil
+  o.epochs, o.stream = 1, true
+  o.from = { epoch = 0, sample = tonumber(self.position.sample) }
   if self.store and not self.described then self:commit() end
   return own_iterator(self, self.data:batches(from, o))
 end

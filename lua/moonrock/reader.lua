@@ -33,7 +33,10 @@ function Batches:__call()
   if not c then return nil end
   local n = C.mr_reader_next(c)
   if n < 0 then err.check(n) end
-  if n == 0 then return nil end
+  if n == 0 then
+    if self.at_end then self.at_end() end
+    return nil
+  end
   local batch = self.batch
   local view = batch.c
   batch.n = n

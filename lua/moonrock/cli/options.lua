@@ -143,9 +143,9 @@ local DECLARE = {
       :argname "N":convert(count)
     p:option("--memory", "Memory that the process may use, such as 2GB."):argname "SIZE":convert(size)
   end,
-  bad_lines = function(p)
+  bad_lines = function(p, more)
     p:option("--bad-lines", "At a malformed line: stop with an error (default), or skip and count "
-      .. "it."):argname "error|skip":convert(one_of { "error", "skip" })
+      .. "it" .. (more or "") .. "."):argname "error|skip":convert(one_of { "error", "skip" })
   end,
   json = function(p)
     p:flag("--json", "Results as JSON, one object a line.")
@@ -213,6 +213,13 @@ function options.of_model(args, schema, recipe)
   end
   o.on_notice = function(text) io.stderr:write("moonrock: ", text, "\n") end
   return o
+end
+
+--- Tells, on standard error, how many lines were bad.
+function options.report_bad(count, first)
+  if count > 0 then
+    io.stderr:write(("moonrock: %d bad lines; the first: %s\n"):format(count, first))
+  end
 end
 
 --- Fails if a file is not there, before anything is made.

@@ -9,7 +9,7 @@ function predict.declare(p)
     .. "regression). The data may lack labels.")
   options.declare(p, { "store", { "data", "Data, with or without labels. Repeatable." } })
   p:option("--out", "File to write; by default standard output."):argname "FILE"
-  options.declare(p, { { "batch", "4096" }, "machine" })
+  options.declare(p, { { "batch", "4096" }, "machine", { "bad_lines", "; its line is nan" } })
 end
 
 local ROOM = 24 -- bytes that a number and its newline need at most
@@ -31,13 +31,19 @@ function predict.run(args)
   end
   local text = ffi.new("char[?]", size * ROOM)
   local probability = model.loss_name == "bce" and 1 or 0
+  local skip = args.bad_lines == "skip"
+  local bad, first = 0, ""
   mr.predict(model, batches, function(logits, batch)
-    local len = err.check(C.mr_text_scores(logits:data(), batch.n, probability, text, size * ROOM))
+    bad, first = batches:skipped()
+    if bad > 0 and not skip then error(first, 0) end
+    local len = err.check(C.mr_text_scores(logits:data(), batch.c.bad, batch.n, probability, text,
+      size * ROOM))
     local ok, reason = out:write(ffi.string(text, len))
     if not ok then error(("%s: %s"):format(args.out or "standard output", reason), 0) end
   end)
   local ok, reason = (args.out and out.close or out.flush)(out)
   if not ok then error(("%s: %s"):format(args.out or "standard output", reason), 0) end
+  if bad > 0 then options.report_bad(bad, first) end
   model:close()
 end
 
