@@ -125,7 +125,7 @@ static int loss_forward(mr_tape *t, node *n, const char *name)
     for (size_t s = 0; s < count; s++)
         if (n->op == OP_BCE ? !(p.y[s] >= 0 && p.y[s] <= 1) : !isfinite(p.y[s]))
             return fail("%s: the label of sample %zu of the batch is %g, expected %s", name, s + 1,
-                        (double)p.y[s], n->op == OP_BCE ? "0 to 1" : "a finite number");
+                        isnan(p.y[s]) ? (double)NAN : (double)p.y[s], n->op == OP_BCE ? "0 to 1" : "a finite number");
     p.sum = arena_take(tape_arena(t), sizeof(double) * parts);
     if (!p.sum || node_shape(n, 1, (const int32_t[]){1}) || node_data(t, n))
         return -1;

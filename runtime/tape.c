@@ -703,7 +703,7 @@ int mr_tape_backward(mr_tape *t, int from)
         return fail("backward: expected a loss of shape [1], got %s", node_text(loss));
     double value = real_at(t, loss->data, 0);
     if (!isfinite(value))
-        return fail("backward: the loss is %g", value);
+        return fail("backward: the loss is %g", isnan(value) ? (double)NAN : value);
     for (int i = 0; i <= from; i++) {
         node *n = tape_node(t, i);
         if (!n->keeps_grad)

@@ -419,16 +419,19 @@ end
 
 -- ---- operations written in Lua ---------------------------------------------------------------------------------
 
+-- A node of its own for an input that is given twice: so da and db never are the same array.
+local function copy(t, id) return err.check(C.mr_tape_affine(t.c, id, 1, 0)) end
+
 ---@class Operation
 ---@field name string
 ---@field shape? fun(a: Tensor, ...): integer, ... the result's dimensions; default: those of a
----@field forward fun(out, a, ..., n: integer, counts: integer[])
----@field backward? fun(grad, out, a, ..., da, ..., n: integer, counts: integer[])
+---@field forward fun(out: ffi.cdata*, a: ffi.cdata*, ...)
+---@field backward? fun(grad: ffi.cdata*, out: ffi.cdata*, a: ffi.cdata*, ...)
 
---- An operation of one to four tensors, written by the user: `forward` writes out[0 .. n-1] from
---- the elements of its inputs; `backward` adds to da (and db ...) what the gradient `grad` of the
---- result makes there. All are `float *` (`double *` under mr.gradcheck); counts[i] is the number
---- of elements of input i.
+--- An operation of one to four tensors, written by the user: `forward(out, a, b, n, counts)` writes
+--- out[0 .. n-1] from the elements of its inputs; `backward(grad, out, a, b, da, db, n, counts)`
+--- adds to da and db what the gradient `grad` of the result makes there. All are `float *` (under
+--- mr.gradcheck `double *`); counts[i] is the number of elements of input i.
 ---@param spec Operation
 ---@return fun(a: Tensor|Param, ...): Tensor
 function tape.operation(spec)
@@ -453,6 +456,9 @@ function tape.operation(spec)
     end
     local na, nb = node(t, a, name), b and node(t, b, name) or -1
     local nc, nd = c and node(t, c, name) or -1, d and node(t, d, name) or -1
+    if nb >= 0 and nb == na then nb = copy(t, nb) end
+    if nc >= 0 and (nc == na or nc == nb) then nc = copy(t, nc) end
+    if nd >= 0 and (nd == na or nd == nb or nd == nc) then nd = copy(t, nd) end
     local rank, d0, d1, d2, d3
     if shape then
       d0, d1, d2, d3 = shape(a, b, c, d)
