@@ -29,8 +29,15 @@ double mr_clock_wall(void)
 
 static volatile sig_atomic_t caught;
 
+#define SAME_SIGNAL 0.1 /* seconds: timeout(1), for one, signals a process and then its group */
+
 static void on_signal(int number)
 {
+    static double first;
+    double now = mr_clock();
+    if (caught && now - first < SAME_SIGNAL)
+        return;
+    first = now;
     if (caught) { /* the second one ends the process, as if it had not been caught */
         signal(number, SIG_DFL);
         raise(number);

@@ -132,7 +132,7 @@ int csv_bind(parser *p, const char *file, char *line, size_t len)
     }
     memcpy(copied, line, len);
     for (char *at = copied; !last;) {
-        cell c;
+        cell c = {0};
         if (take(p, &at, copied + len, &c, &last)) {
             if (s->header) {
                 fail("%s:1: %s", file, p->error);

@@ -81,7 +81,7 @@ static void publish(mr_reader *r, slot *s, mr_position position, int last)
 static mr_position position_of(const windows *w, const samples *taken)
 {
     const window *v = &w->pair[w->current];
-    if (!window_left(v) && v->last)
+    if (!window_left(v) && v->last && !w->options.stream) /* a stream may grow on */
         return (mr_position){v->epoch + 1, 0};
     if (!w->shuffled)
         return (mr_position){v->epoch, taken->record[taken->n - 1] + 1};

@@ -76,9 +76,10 @@ void samples_commit(samples *s, size_t end, float label, float weight, int64_t r
     s->offsets[++s->n] = (uint32_t)end;
 }
 
-int samples_commit_bad(samples *s, int64_t record)
+int samples_commit_bad(samples *s, size_t fields, int64_t record)
 {
-    if (samples_reserve(s, 0))
+    size_t entries = s->fielded ? 0 : fields;
+    if (samples_reserve(s, entries))
         return -1;
     if (!s->marked) {
         s->marked = 1;
@@ -86,7 +87,12 @@ int samples_commit_bad(samples *s, int64_t record)
             return -1;
         memset(s->bad, 0, s->n);
     }
-    samples_commit(s, s->entries, NAN, 1, record);
+    for (size_t i = s->entries; i < s->entries + entries; i++) {
+        s->keys[i] = 0;
+        if (s->valued)
+            s->values[i] = 1;
+    }
+    samples_commit(s, s->entries + entries, NAN, 1, record);
     s->bad[s->n - 1] = 1;
     return 0;
 }

@@ -42,8 +42,9 @@ int samples_value(samples *s, size_t at);
 /* Adds the sample whose entries end at `end`. */
 void samples_commit(samples *s, size_t end, float label, float weight, int64_t record);
 
-/* Adds an empty sample for a record that could not be read. */
-int samples_commit_bad(samples *s, int64_t record);
+/* Adds a sample that stands for a record that could not be read: empty, or with key 0 in each of
+ * `fields` fields where entries do not name theirs. */
+int samples_commit_bad(samples *s, size_t fields, int64_t record);
 
 /* Bytes held. */
 size_t samples_bytes(const samples *s);

@@ -251,6 +251,13 @@ static int past_limit(const scan *s)
     return o->limit > 0 && s->record - o->skip >= o->limit;
 }
 
+/* Keeps a place for a record that gives no sample. */
+static int commit_bad(const scan *s, samples *out, int64_t record)
+{
+    const mr_schema *schema = s->options.schema;
+    return samples_commit_bad(out, schema ? schema->n : (size_t)s->parser->fields, record);
+}
+
 /* Handles a bad record as the options say: 0, or -1. */
 static int on_bad(scan *s, const span *x, const char *why, int64_t record, samples *out)
 {
@@ -267,7 +274,7 @@ static int on_bad(scan *s, const span *x, const char *why, int64_t record, sampl
     if (!s->bad++ && !*s->first_bad)
         memcpy(s->first_bad, message, sizeof message);
     s->bad_most = MAX(s->bad, s->bad_most);
-    return s->options.bad_lines == MR_BAD_KEEP && !s->fit ? samples_commit_bad(out, record) : 0;
+    return s->options.bad_lines == MR_BAD_KEEP && !s->fit ? commit_bad(s, out, record) : 0;
 }
 
 int scan_read(scan *s, int64_t n, samples *out)
@@ -290,7 +297,7 @@ int scan_read(scan *s, int64_t n, samples *out)
             i++;
             if (chosen(s, record)) {
                 if (empty)
-                    rc = samples_commit_bad(out, record);
+                    rc = commit_bad(s, out, record);
                 else if (x.why)
                     rc = on_bad(s, &x, x.why, record, out);
                 else if ((rc = parse(s->parser, x.at, x.len, record, out)) == BAD)

@@ -6,7 +6,7 @@ local PROGRAM = arg and arg[-1] or "./moonrock"
 local SAMPLES, KILLS = 200000, 5
 
 local function run(command)
-  local pipe = assert(io.popen(command .. " 2>&1; echo; echo $?"))
+  local pipe = assert(io.popen(command .. " 2>&1; s=$?; echo; echo $s"))
   local out = pipe:read("*a")
   pipe:close()
   local text, status = out:match("^(.*)\n(%d+)\n$")

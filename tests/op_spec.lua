@@ -144,7 +144,7 @@ describe("gradients of", function()
       forward = function(out, a, n)
         for i = 0, n - 1 do out[i] = math.log(1 + math.exp(a[i])) end
       end,
-      backward = function(grad, out, a, da, n)
+      backward = function(grad, _, a, da, n)
         for i = 0, n - 1 do da[i] = da[i] + grad[i] / (1 + math.exp(-a[i])) end
       end,
     }

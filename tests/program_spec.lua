@@ -177,6 +177,8 @@ describe("wrong usage", function()
 end)
 
 describe("a failure", function()
+  local data = script("some.svm", "1 3:1\n0 4:1\n")
+
   local function fails(expected, ...)
     local status, out, err = moonrock(...)
     assert.equal("", out)
@@ -186,18 +188,23 @@ describe("a failure", function()
   end
 
   it("of a missing model file is one line with status 1", function()
-    fails("absent.lua", "train", dir .. "/absent.lua", "--store", dir .. "/s1", "--data", "d")
+    fails("absent.lua", "train", dir .. "/absent.lua", "--store", dir .. "/s1", "--data", data)
+  end)
+
+  it("of a missing data file names it, and makes no store", function()
+    fails(dir .. "/absent.svm", "train", "fm", "--store", dir .. "/s0", "--data", dir .. "/absent.svm")
+    assert.is_nil(io.open(dir .. "/s0"))
   end)
 
   it("of a store that is not there is one line with status 1", function()
     fails(dir .. "/nothing", "info", "--store", dir .. "/nothing")
-    fails(dir .. "/nothing", "eval", "--store", dir .. "/nothing", "--data", "d")
+    fails(dir .. "/nothing", "eval", "--store", dir .. "/nothing", "--data", data)
     assert.is_nil(io.open(dir .. "/nothing"))
   end)
 
   it("of a model that does not parse names its file and line", function()
     local path = script("broken.lua", "local mr = require 'moonrock'\nreturn mr.model(")
-    fails("broken.lua:2:", "train", path, "--store", dir .. "/s2", "--data", "d", "--format", "libsvm")
+    fails("broken.lua:2:", "train", path, "--store", dir .. "/s2", "--data", data, "--format", "libsvm")
   end)
 
   it("inside a model names its file and line", function()
@@ -211,7 +218,6 @@ return mr.model("raises", function(m)
   end
 end)
 ]])
-    local data = script("raises.svm", "1 3:1\n0 4:1\n")
     fails("raises.lua:6:", "train", path, "--store", dir .. "/s3", "--data", data, "--format", "libsvm")
   end)
 end)
@@ -254,5 +260,54 @@ describe("the prompt", function()
     assert.truthy(out:find("line\t2", 1, true), out)
     assert.truthy(out:find("oops", 1, true), out)
     assert.equal(3, status)
+  end)
+end)
+
+describe("a signal", function()
+  -- Sends a signal to a command after a second; returns the status and what the store then holds.
+  local function signal(name, store, command)
+    local status = run(("%s >/dev/null 2>&1 & pid=$!; sleep 1; kill -%s $pid; wait $pid"):format(command,
+      name))
+    local _, out = moonrock("info", "--store", store, "--json")
+    return status, tonumber(out:match('"step":(%d+)'))
+  end
+
+  local loop = script("loop.lua", [[
+local mr = require "moonrock"
+local model = require "models.lr" { schema = require "datasets.census", store = arg[1] }
+for batch in model:batches("train", { epochs = 1000000, size = 256 }) do
+  mr.bce(model(batch), batch.label):backward()
+  model:step()
+end
+]])
+
+  it("ends a script's training loop after the batch, with a commit and 130 or 143", function()
+    local status, step = signal("INT", dir .. "/int", ("%s %s %s"):format(shell.program, loop, dir .. "/int"))
+    assert.equal(130, status)
+    assert.is_true(step > 0)
+    status, step = signal("TERM", dir .. "/term", ("%s %s %s"):format(shell.program, loop, dir .. "/term"))
+    assert.equal(143, status)
+    assert.is_true(step > 0)
+  end)
+
+  it("ends train and learn in the same way", function()
+    local store = dir .. "/train"
+    local status, step = signal("TERM", store,
+      ("%s train lr --schema census --epochs 1000000 --store %s"):format(shell.program, store))
+    assert.equal(143, status)
+    assert.is_true(step > 0)
+    store = dir .. "/learn"
+    status, step = signal("INT", store, ("sh -c 'while :; do echo 1 3:1; done' | exec %s learn lr --source - "
+      .. "--format libsvm --store %s"):format(shell.program, store))
+    assert.equal(130, status)
+    assert.is_true(step > 0)
+  end)
+
+  it("wakes a stream that waits for input", function()
+    local began = os.time()
+    local status = run(("(sleep 20 | exec %s learn lr --source - --format libsvm --store %s) & sleep 1; "
+      .. "pkill -TERM -f -- '--store %s'; wait $!"):format(shell.program, dir .. "/blocked", dir .. "/blocked"))
+    assert.equal(143, status)
+    assert.is_true(os.time() - began < 15)
   end)
 end)

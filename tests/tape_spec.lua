@@ -174,9 +174,9 @@ describe("a steady step", function()
         end
       end
     end
+    local step = steps()
     jit.flush()
     jit.attach(watch, "trace")
-    local step = steps()
     for i = 1, 500 do step(i) end
     jit.attach(watch)
     assert.same({}, bad)
