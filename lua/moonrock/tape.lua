@@ -387,7 +387,7 @@ function tape.tensor(shape, values, wants_grad)
   return handle(t, C.mr_tape_leaf(t.c, dim, #shape, values, wants_grad and 1 or 0))
 end
 
--- ---- several tensors -----------------------------------------------------------------------------------------
+-- ---- several tensors ------------------------------------------------------------------------------
 
 --- Joins tensors along the last axis: `concat(a, b, ...)`, up to eight, or `concat { a, b, ... }`.
 ---@param a Tensor|Tensor[]
@@ -417,7 +417,7 @@ function tape.concat(a, b, c, d, e, f, g, h, ninth)
   return handle(t, C.mr_tape_concat(t.c))
 end
 
--- ---- operations written in Lua ---------------------------------------------------------------------------------
+-- ---- operations written in Lua --------------------------------------------------------------------
 
 -- A node of its own for an input that is given twice: so da and db never are the same array.
 local function copy(t, id) return err.check(C.mr_tape_affine(t.c, id, 1, 0)) end
