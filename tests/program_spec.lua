@@ -305,8 +305,10 @@ end
 
   it("wakes a stream that waits for input", function()
     local began = os.time()
-    local status = run(("(sleep 20 | exec %s learn lr --source - --format libsvm --store %s) & sleep 1; "
-      .. "pkill -TERM -f -- '--store %s'; wait $!"):format(shell.program, dir .. "/blocked", dir .. "/blocked"))
+    local pipe = dir .. "/pipe"
+    local status = run(("mkfifo %s; sleep 20 >%s & feed=$!; %s learn lr --source - --format libsvm --store %s "
+      .. "<%s & pid=$!; sleep 1; kill -TERM $pid; wait $pid; status=$?; kill $feed; exit $status"):format(pipe, pipe,
+      shell.program, dir .. "/blocked", pipe))
     assert.equal(143, status)
     assert.is_true(os.time() - began < 15)
   end)

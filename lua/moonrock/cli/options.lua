@@ -208,17 +208,17 @@ function options.of_model(args, schema, recipe)
     lr = args.lr or recipe.lr, optim = args.optim or recipe.optim, commit_every = args.commit_every,
     schema = schema }
   for _, pair in ipairs(args.set) do o[pair[1]] = pair[2] end
-  for name, value in pairs(recipe.model or {}) do
-    if o[name] == nil then o[name] = value end
+  for name, default in pairs(recipe.model or {}) do
+    if o[name] == nil then o[name] = default end
   end
   o.on_notice = function(text) io.stderr:write("moonrock: ", text, "\n") end
   return o
 end
 
 --- Tells, on standard error, how many lines were bad.
-function options.report_bad(count, first)
-  if count > 0 then
-    io.stderr:write(("moonrock: %d bad lines; the first: %s\n"):format(count, first))
+function options.report_bad(bad, first)
+  if bad > 0 then
+    io.stderr:write(("moonrock: %d bad lines; the first: %s\n"):format(bad, first))
   end
 end
 
