@@ -18,8 +18,11 @@ function eval.run(args)
   local model = mr.reopen(args.store, { threads = args.threads, memory = args.memory })
   local batches = model.data:batches(options.files(args.data, "test"),
     { size = args.batch or 4096, epochs = 1, shuffle = false, bad_lines = args.bad_lines })
+  local bad = options.count_bad(batches)
   local test = mr.evaluate(model, batches)
-  output.printer(args.json) { event = "result", seconds = C.mr_clock() - began, test = test }
+  output.printer(args.json) { event = "result", seconds = C.mr_clock() - began, test = test,
+    bad_lines = args.bad_lines == "skip" and bad.n or nil }
+  options.report_bad(bad.n, bad.first)
   model:close()
 end
 

@@ -222,6 +222,17 @@ function options.report_bad(bad, first)
   end
 end
 
+--- Keeps the number of bad lines of an iterator that others close.
+---@return table { n =, first = } filled in when it is closed
+function options.count_bad(batches)
+  local bad, close = { n = 0, first = "" }, batches.close
+  function batches:close()
+    if self.c then bad.n, bad.first = self:skipped() end
+    close(self)
+  end
+  return bad
+end
+
 --- Fails if a file is not there, before anything is made.
 ---@param files string[]
 function options.check_files(files)

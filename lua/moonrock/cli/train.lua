@@ -80,19 +80,23 @@ function train.run(args)
   local show = output.printer(args.json)
   local Progress = require "moonrock.progress"
   local progress = Progress.new "train"
+  local skip, bad = args.bad_lines == "skip", nil
   mr.fit(model, {
     train = source, valid = valid, test = test, split = split,
     epochs = args.epochs or recipe.epochs, size = args.batch or recipe.batch,
     patience = args.patience or recipe.patience, reduce = recipe.reduce, shuffle = SHUFFLE[args.shuffle],
     window = args.window, bad_lines = args.bad_lines,
     on_batch = function(batch, loss, batches)
+      if skip then bad = bad or options.count_bad(batches) end
       progress:add(batch.n, loss, batches.progress and batches:progress() or nil)
     end,
     on_event = function(event)
+      if bad and event.event == "result" then event.bad_lines = bad.n end
       show(event)
       if event.event == "epoch" then progress = Progress.new "train" end
     end,
   })
+  if bad then options.report_bad(bad.n, bad.first) end
   model:close()
 end
 
