@@ -32,9 +32,9 @@ int format_of_name(const char *path)
     static const struct {
         const char *end;
         format format;
-    } known[] = {{"libsvm", LIBSVM}, {"svm", LIBSVM}, {"libffm", LIBFFM}, {"ffm", LIBFFM},
-                 {"libfm", LIBFM},   {"fm", LIBFM},   {"csv", CSV},       {"tsv", TSV},
-                 {"bin", BIN}};
+    } known[] = {{"libsvm", LIBSVM}, {"svm", LIBSVM},  {"libffm", LIBFFM},
+                 {"ffm", LIBFFM},    {"libfm", LIBFM}, {"fm", LIBFM},
+                 {"csv", CSV},       {"tsv", TSV},     {"bin", BIN}};
     const char *base = strrchr(path, '/');
     char name[NAME_LEN];
     snprintf(name, sizeof name, "%s", base ? base + 1 : path);
@@ -158,8 +158,8 @@ static int read_label(parser *p, const char **at, float *label)
     return label_check(p, label);
 }
 
-static inline int parse_sparse(parser *p, const char *s, size_t len, int64_t record,
-                               samples *out, const int with_field)
+static inline int parse_sparse(parser *p, const char *s, size_t len, int64_t record, samples *out,
+                               const int with_field)
 {
     float label;
     size_t end = out->entries;
@@ -279,8 +279,8 @@ parser *parser_new(format f, const mr_reader_options *o, const char *file)
     if (table && !o->schema)
         return fail_null("%s: format %s needs a schema", file, names[f]);
     if (!table && o->schema)
-        return fail_null("%s: format %s does not go with a schema, which reads csv and tsv",
-                         file, names[f]);
+        return fail_null("%s: format %s does not go with a schema, which reads csv and tsv", file,
+                         names[f]);
     if (o->fields < 0 || o->fields > 65535)
         return fail_null("fields: %d is out of range, expected 1 to 65535", o->fields);
     parser *p = memory_zero(sizeof *p);

@@ -15,21 +15,21 @@ enum { PARSED = 0, BAD = 1 }; /* or -1 after fail(): the reader cannot go on */
 
 typedef struct parser {
     format format;
-    int fields;      /* as in mr_reader_options */
-    int task;        /* mr_task */
-    int labels;      /* mr_labels */
-    int has_label;   /* the data has labels: 1, 0, -1 not known yet */
+    int fields;              /* as in mr_reader_options */
+    int task;                /* mr_task */
+    int labels;              /* mr_labels */
+    int has_label;           /* the data has labels: 1, 0, -1 not known yet */
     int saw_zero, saw_minus; /* binary labels so far */
     size_t record_len;       /* BIN: bytes */
-    char error[512]; /* why the last record is BAD */
+    char error[512];         /* why the last record is BAD */
 
     /* CSV and TSV */
     extractor extractor;
-    fit *fit;      /* records are observed, not extracted */
+    fit *fit; /* records are observed, not extracted */
     int separator, quote;
-    int *map;      /* [map_n] slot of each cell of a record, or -1 */
+    int *map; /* [map_n] slot of each cell of a record, or -1 */
     size_t map_n;
-    cell *cells;   /* [slots] */
+    cell *cells; /* [slots] */
 } parser;
 
 /* The number of a format by its name, -1 and a message with the nearest one otherwise. */

@@ -101,8 +101,8 @@ static int bind(parser *p, const char *file, char *const *columns, size_t n)
     const mr_schema *s = p->extractor.schema;
     int *map = memory_new(MAX(n, (size_t)1) * sizeof *map);
     int has_label = 0;
-    if (!map || schema_bind(s, file, columns, n, p->labels == MR_LABELS_REQUIRED && !p->fit,
-                            map, &has_label)) {
+    if (!map || schema_bind(s, file, columns, n, p->labels == MR_LABELS_REQUIRED && !p->fit, map,
+                            &has_label)) {
         memory_free(map);
         return -1;
     }
@@ -191,15 +191,15 @@ static int read_label(parser *p, cell *c, float *label)
     *label = 0;
     if (s->positive.n) {
         *label = list_find(&s->positive, c->at, c->len) >= 0;
-        if (*label || (!c->missing && (!s->negative.n ||
-                                       list_find(&s->negative, c->at, c->len) >= 0)))
+        if (*label ||
+            (!c->missing && (!s->negative.n || list_find(&s->negative, c->at, c->len) >= 0)))
             return PARSED;
         return bad(p, "column \"%.200s\": expected a label the schema names, found \"%.*s\"",
                    s->label, shown(c), c->at);
     }
     if (!cell_number(c))
-        return bad(p, "column \"%.200s\": expected a label, found \"%.*s\"", s->label,
-                   shown(c), c->at);
+        return bad(p, "column \"%.200s\": expected a label, found \"%.*s\"", s->label, shown(c),
+                   c->at);
     *label = (float)c->number;
     if (!isfinite(*label))
         return bad(p, "column \"%.200s\": expected a finite label, found \"%.*s\"", s->label,
@@ -234,8 +234,10 @@ int parse_csv(parser *p, char *at, size_t len, int64_t record, samples *out)
     if (s->weight) {
         cell *c = &p->cells[s->weight_slot];
         if (!cell_number(c) || !(c->number >= 0) || !isfinite((float)c->number))
-            return bad(p, "column \"%.200s\": expected a sample weight of at least 0, found "
-                          "\"%.*s\"", s->weight, shown(c), c->at);
+            return bad(p,
+                       "column \"%.200s\": expected a sample weight of at least 0, found "
+                       "\"%.*s\"",
+                       s->weight, shown(c), c->at);
         weight = (float)c->number;
     }
     size_t entries;

@@ -87,8 +87,8 @@ static mr_position position_of(const windows *w, const samples *taken)
         return (mr_position){v->epoch, taken->record[taken->n - 1] + 1};
     if (!window_left(v))
         return (mr_position){v->epoch, (v->index + 1) * w->span};
-    return (mr_position){v->epoch, v->index * (w->span == INT64_MAX ? 0 : w->span) +
-                                       (int64_t)v->given};
+    return (mr_position){v->epoch,
+                         v->index * (w->span == INT64_MAX ? 0 : w->span) + (int64_t)v->given};
 }
 
 /* One batch: SCAN_MORE, SCAN_END, SCAN_STOPPED, or -1. A batch does not cross epochs. */
@@ -118,8 +118,9 @@ static int make_batch(mr_reader *r, slot *s, mr_position *position)
                 break;
             if (!position->sample && position->epoch == v->epoch && !r->options.stream)
                 return fail("%s: holds no samples%s", source_name(w->scan.source),
-                            r->options.part          ? " of that part of the split"
-                            : w->scan.bad ? ", only bad lines" : "");
+                            r->options.part ? " of that part of the split"
+                            : w->scan.bad   ? ", only bad lines"
+                                            : "");
             *position = (mr_position){v->epoch + 1, 0};
             rc = windows_next_epoch(w, (int64_t)size);
             if (rc != SCAN_MORE && rc != SCAN_WAITED)
@@ -222,7 +223,8 @@ static int check(const mr_reader_options *o)
     const char *unfitted = o->schema ? mr_schema_unfitted(o->schema) : NULL;
     if (unfitted)
         return fail("schema \"%s\": field \"%s\" is not fitted to any data yet: fit the schema "
-                    "first, or write its statistics in it", o->schema->name, unfitted);
+                    "first, or write its statistics in it",
+                    o->schema->name, unfitted);
     if (o->schema && !o->schema->n)
         return fail("schema \"%s\": has no fields", o->schema->name);
     return 0;

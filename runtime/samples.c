@@ -5,7 +5,7 @@
 #include "base.h"
 #include "samples.h"
 
-#define GROW(array, need) \
+#define GROW(array, need)                                                                          \
     memory_reserve((void **)&s->array, &s->array##_room, need, sizeof *s->array)
 
 void samples_free(samples *s)
@@ -34,8 +34,8 @@ static int grow(samples *s, size_t n, size_t entries)
         return fail("reader: more than 2^32 entries at once; use a smaller window");
     if (GROW(keys, entries) || GROW(offsets, n + 1) || GROW(label, n) || GROW(record, n))
         return -1;
-    if ((s->valued && GROW(values, entries)) || (s->fielded && GROW(field, entries)) || (s->weighted && GROW(weight, n)) ||
-        (s->marked && GROW(bad, n)))
+    if ((s->valued && GROW(values, entries)) || (s->fielded && GROW(field, entries)) ||
+        (s->weighted && GROW(weight, n)) || (s->marked && GROW(bad, n)))
         return -1;
     s->offsets[0] = 0;
     return 0;
@@ -99,9 +99,8 @@ int samples_commit_bad(samples *s, size_t fields, int64_t record)
 
 size_t samples_bytes(const samples *s)
 {
-    return s->keys_room * 8 + s->values_room * 4 + s->field_room * 2 +
-           s->offsets_room * 4 + s->label_room * 4 + s->weight_room * 4 + s->bad_room +
-           s->record_room * 8;
+    return s->keys_room * 8 + s->values_room * 4 + s->field_room * 2 + s->offsets_room * 4 +
+           s->label_room * 4 + s->weight_room * 4 + s->bad_room + s->record_room * 8;
 }
 
 /* Copies n elements; a short run without a call. */
@@ -111,8 +110,7 @@ static inline void copy_keys(uint64_t *restrict to, const uint64_t *restrict fro
         to[i] = from[i];
 }
 
-int samples_gather(samples *s, const samples *from, const uint32_t *order, size_t first,
-                   size_t n)
+int samples_gather(samples *s, const samples *from, const uint32_t *order, size_t first, size_t n)
 {
     const uint32_t *of = from->offsets;
     size_t entries = 0;

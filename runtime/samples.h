@@ -50,7 +50,6 @@ int samples_commit_bad(samples *s, size_t fields, int64_t record);
 size_t samples_bytes(const samples *s);
 
 /* Appends the samples order[0..n) of `from`, or those from `first` on where order is NULL. */
-int samples_gather(samples *s, const samples *from, const uint32_t *order, size_t first,
-                   size_t n);
+int samples_gather(samples *s, const samples *from, const uint32_t *order, size_t first, size_t n);
 
 #endif

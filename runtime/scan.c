@@ -12,15 +12,15 @@
 #include "scan.h"
 
 #define FIRST_ROOM ((size_t)256 << 10)
-#define LINE_MAX_LEN ((size_t)64 << 20)   /* bytes of a line */
-#define QUOTED_MAX_LEN ((size_t)1 << 20)  /* bytes of a record with line ends in quotes */
+#define LINE_MAX_LEN ((size_t)64 << 20)  /* bytes of a line */
+#define QUOTED_MAX_LEN ((size_t)1 << 20) /* bytes of a record with line ends in quotes */
 #define SPLIT_SEED 0x73706c6974000000ull
 
 typedef struct span {
     char *at;
-    size_t len;     /* without the line end */
-    size_t used;    /* with it */
-    uint64_t line;  /* where it starts */
+    size_t len;      /* without the line end */
+    size_t used;     /* with it */
+    uint64_t line;   /* where it starts */
     const char *why; /* it cannot be a record: why not; or NULL */
 } span;
 
@@ -54,8 +54,7 @@ static int refill(scan *s)
         s->buffer = p;
         s->room *= 2;
     }
-    double until = s->started > 0 && s->options.max_wait > 0
-                       ? s->started + s->options.max_wait : 0;
+    double until = s->started > 0 && s->options.max_wait > 0 ? s->started + s->options.max_wait : 0;
     ssize_t got = source_read(s->source, s->buffer + s->tail, s->room - s->tail - 64, until);
     if (got == SOURCE_WAITED)
         return SCAN_WAITED;
@@ -90,9 +89,9 @@ static int span_bytes(scan *s, span *out)
             if (s->head == s->tail)
                 return SCAN_END;
             return fail("%s: record %llu is cut short: %zu bytes of %zu (%d fields of 8 bytes "
-                        "and the label)", source_name(s->source),
-                        (unsigned long long)s->line + 1, s->tail - s->head, len,
-                        s->parser->fields);
+                        "and the label)",
+                        source_name(s->source), (unsigned long long)s->line + 1, s->tail - s->head,
+                        len, s->parser->fields);
         }
         int rc = refill(s);
         if (rc != SCAN_MORE)
@@ -266,9 +265,8 @@ static int on_bad(scan *s, const span *x, const char *why, int64_t record, sampl
         snprintf(message, sizeof message, "%s:%llu: %s", source_name(s->source),
                  (unsigned long long)x->line, why);
     else
-        snprintf(message, sizeof message, "%s: record %llu (byte %llu): %s",
-                 source_name(s->source), (unsigned long long)x->line,
-                 (unsigned long long)((x->line - 1) * x->len), why);
+        snprintf(message, sizeof message, "%s: record %llu (byte %llu): %s", source_name(s->source),
+                 (unsigned long long)x->line, (unsigned long long)((x->line - 1) * x->len), why);
     if (s->options.bad_lines == MR_BAD_ERROR)
         return fail("%s", message);
     if (!s->bad++ && !*s->first_bad)

@@ -82,8 +82,8 @@ static size_t distance(const char *a, const char *b)
     return row[m];
 }
 
-static int no_column(const char *subject, const char *name, const char *among,
-                     char *const *names, size_t n)
+static int no_column(const char *subject, const char *name, const char *among, char *const *names,
+                     size_t n)
 {
     char all[512] = "";
     size_t used = 0, best = SIZE_MAX, which = 0;
@@ -92,13 +92,13 @@ static int no_column(const char *subject, const char *name, const char *among,
         if (d < best)
             best = d, which = i;
         if (used < sizeof all - 1)
-            used += (size_t)snprintf(all + used, sizeof all - used, "%s%s", i ? ", " : "",
-                                     names[i]);
+            used +=
+                (size_t)snprintf(all + used, sizeof all - used, "%s%s", i ? ", " : "", names[i]);
     }
     if (used >= sizeof all)
         memcpy(all + sizeof all - 4, "...", 4);
     char hint[NAME_LEN + 32] = "";
-    if (n && best <= MAX(strlen(name) / 2, (size_t)1))
+    if (n && best < strlen(name) && best <= MAX(strlen(name) / 2, (size_t)1))
         snprintf(hint, sizeof hint, " (did you mean \"%.200s\"?)", names[which]);
     return fail("%s: no column \"%s\"%s; %s are: %s", subject, name, hint, among, all);
 }
@@ -111,8 +111,8 @@ static int find_name(char *const *names, size_t n, const char *name)
     return -1;
 }
 
-int schema_bind(const mr_schema *s, const char *file, char *const *names, size_t n,
-                int labelled, int *map, int *has_label)
+int schema_bind(const mr_schema *s, const char *file, char *const *names, size_t n, int labelled,
+                int *map, int *has_label)
 {
     for (size_t i = 0; i < n; i++)
         map[i] = -1;
@@ -182,8 +182,7 @@ mr_schema *mr_schema_new(const mr_schema_options *o)
             fail("schema \"%s\": column \"%s\" is named twice", s->name, s->columns.at[i]);
             goto failed;
         }
-    if (o->label &&
-        (!(s->label = copy(o->label)) || (s->label_slot = slot_of(s, o->label)) < 0))
+    if (o->label && (!(s->label = copy(o->label)) || (s->label_slot = slot_of(s, o->label)) < 0))
         goto failed;
     if (o->weight &&
         (!(s->weight = copy(o->weight)) || (s->weight_slot = slot_of(s, o->weight)) < 0))
@@ -252,8 +251,8 @@ static int field_bucket(mr_schema *s, field *f, const mr_field *o)
     for (size_t i = 0; i < o->edges_n; i++) {
         edges[i] = o->edges[i];
         if (!isfinite(edges[i]) || (i && edges[i] <= edges[i - 1]))
-            return fail(AT "edge %zu (%g) is not above the one before it", s->name, f->name,
-                        i + 1, edges[i]);
+            return fail(AT "edge %zu (%g) is not above the one before it", s->name, f->name, i + 1,
+                        edges[i]);
     }
     f->edges = edges;
     f->edges_n = o->edges_n;
@@ -301,12 +300,14 @@ int mr_schema_field(mr_schema *s, const mr_field *o)
     field f = {.kind = o->kind, .separator = o->separator, .slot = -1, .single = 1};
     if (!o->name || !*o->name || strlen(o->name) >= NAME_LEN || strpbrk(o->name, "\t\r\n"))
         return fail("schema \"%s\": field %zu needs a name of 1 to %d bytes without tabs and "
-                    "line ends", s->name, s->n + 1, NAME_LEN - 1);
+                    "line ends",
+                    s->name, s->n + 1, NAME_LEN - 1);
     if (s->n == FIELDS_MAX)
         return fail("schema \"%s\": more than %d fields", s->name, FIELDS_MAX);
     if (field_find(s, o->name) >= 0)
         return fail("schema \"%s\": two fields are called \"%s\"; give one of them a name of "
-                    "its own (name = ...)", s->name, o->name);
+                    "its own (name = ...)",
+                    s->name, o->name);
     if (o->kind != MR_CROSS && (f.slot = slot_of(s, o->column)) < 0)
         return -1;
     if (memory_reserve((void **)&s->fields, &s->fields_room, s->n + 1, sizeof *s->fields))
@@ -610,8 +611,8 @@ static int restore_line(mr_schema *s, const char *line, const char *end)
     int j = field_find(s, copied);
     int numeric = !strncmp(kind, "numeric\t", 8);
     if (j < 0 || s->fields[j].kind != (numeric ? MR_NUMERIC : MR_BUCKET))
-        return fail("schema \"%s\": statistics of %s field \"%s\", which it does not have",
-                    s->name, numeric ? "numeric" : "bucket", copied);
+        return fail("schema \"%s\": statistics of %s field \"%s\", which it does not have", s->name,
+                    numeric ? "numeric" : "bucket", copied);
     field *f = &s->fields[j];
     double v[2];
     const char *p = rest;

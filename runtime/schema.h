@@ -45,12 +45,12 @@ struct mr_schema {
     char *name, *label, *weight; /* label, weight: columns or NULL */
     int separator, header, trim, quote;
     list columns, missing, positive, negative;
-    list slots; /* the columns in use: slots.at[j] is the name of slot j */
+    list slots;                  /* the columns in use: slots.at[j] is the name of slot j */
     int label_slot, weight_slot; /* or -1 */
     field *fields;
     size_t n, fields_room;
-    int single; /* every field is */
-    int valued; /* some field is numeric */
+    int single;     /* every field is */
+    int valued;     /* some field is numeric */
     double **edges; /* all arrays of edges that fields have pointed to */
     size_t edges_n, edges_room;
     char *text; /* of mr_schema_statistics */
@@ -76,8 +76,8 @@ int cell_number(cell *c);
 
 /* Slots of the columns in a file with these names: map[i] is the slot of cell i or -1. A label
  * that is not there is an error only where `labelled`. */
-int schema_bind(const mr_schema *s, const char *file, char *const *names, size_t n,
-                int labelled, int *map, int *has_label);
+int schema_bind(const mr_schema *s, const char *file, char *const *names, size_t n, int labelled,
+                int *map, int *has_label);
 
 int list_find(const list *l, const char *at, size_t len);
 int list_add(list *l, const char *name);

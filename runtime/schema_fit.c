@@ -59,8 +59,7 @@ void fit_free(fit *f)
 static int wanted(const field *f)
 {
     if (f->kind == MR_NUMERIC)
-        return !f->literal &&
-               (f->scale == MR_SCALE_STANDARD || f->scale == MR_SCALE_LOG_STANDARD);
+        return !f->literal && (f->scale == MR_SCALE_STANDARD || f->scale == MR_SCALE_LOG_STANDARD);
     return f->kind == MR_BUCKET && f->quantiles;
 }
 
@@ -96,8 +95,7 @@ static int pick(column *c, int64_t record, double v)
         thin(c);
     if (hash >= c->bound)
         return 0;
-    if (memory_reserve((void **)&c->values, &c->values_room, c->values_n + 1,
-                       sizeof *c->values))
+    if (memory_reserve((void **)&c->values, &c->values_room, c->values_n + 1, sizeof *c->values))
         return -1;
     c->values[c->values_n++] = (picked){hash, v};
     return 0;

@@ -36,15 +36,15 @@ struct source {
     int follow, has_stdin, used_stdin;
     const atomic_int *stop;
 
-    int fd;       /* of the open file, -1: none */
-    int packing;  /* enum packing */
-    int inside;   /* in the middle of a member or frame */
-    int at_end;   /* the stored bytes have ended */
-    double bytes; /* stored bytes read of all files since the rewind */
-    double offset;        /* and of the open one */
-    double out;           /* unpacked bytes handed out of the open one */
-    uint8_t *raw;         /* RAW */
-    size_t head, tail;    /* raw[head..tail) is not used yet */
+    int fd;            /* of the open file, -1: none */
+    int packing;       /* enum packing */
+    int inside;        /* in the middle of a member or frame */
+    int at_end;        /* the stored bytes have ended */
+    double bytes;      /* stored bytes read of all files since the rewind */
+    double offset;     /* and of the open one */
+    double out;        /* unpacked bytes handed out of the open one */
+    uint8_t *raw;      /* RAW */
+    size_t head, tail; /* raw[head..tail) is not used yet */
     z_stream gzip;
     int gzip_open;
     ZSTD_DStream *zstd;
@@ -254,8 +254,8 @@ static ssize_t stored(source *s, void *out, size_t len, double until)
             return 0;
         struct stat st;
         if (!fstat(s->fd, &st) && (double)st.st_size < s->offset)
-            return fail("%s: has shrunk to %.0f bytes, %.0f were read already",
-                        source_name(s), (double)st.st_size, s->offset);
+            return fail("%s: has shrunk to %.0f bytes, %.0f were read already", source_name(s),
+                        (double)st.st_size, s->offset);
         if (until > 0 && mr_clock() >= until)
             return SOURCE_WAITED;
         poll(NULL, 0, POLL_MS);
@@ -373,8 +373,7 @@ static ssize_t unpack(source *s, void *out, size_t len, double until)
             return (ssize_t)made;
         if (!used && s->head == s->tail && s->at_end && s->inside)
             return fail("%s: is truncated: the %s data ends at byte %.0f in the middle of a %s",
-                        source_name(s), kind, s->offset,
-                        s->packing == GZIP ? "member" : "frame");
+                        source_name(s), kind, s->offset, s->packing == GZIP ? "member" : "frame");
     }
 }
 

@@ -7,8 +7,8 @@
 
 #include "window.h"
 
-#define SMALL_FILES ((double)(16 << 20))  /* stored bytes below which memory -1 keeps samples */
-#define SMALL_KEPT ((double)(128 << 20))  /* and what they may take */
+#define SMALL_FILES ((double)(16 << 20)) /* stored bytes below which memory -1 keeps samples */
+#define SMALL_KEPT ((double)(128 << 20)) /* and what they may take */
 
 enum { CHUNK = 1024, LOAD = 65536 }; /* records of a window in order, and of a step of loading */
 
@@ -75,8 +75,9 @@ static int keep(windows *w)
             if (!must)
                 return SCAN_MORE;
             return fail("%s: %zu samples take %.0f bytes of memory, more than the %.0f allowed; "
-                        "%s", source_name(w->scan.source), w->kept.n,
-                        (double)samples_bytes(&w->kept), most,
+                        "%s",
+                        source_name(w->scan.source), w->kept.n, (double)samples_bytes(&w->kept),
+                        most,
                         o->window < 0 ? "shuffle within a window, or allow more"
                                       : "do not keep them in memory, or allow more");
         }
@@ -247,7 +248,8 @@ int windows_seek(windows *w, mr_position from)
         return SCAN_MORE;
     if (source_is_stdin(w->scan.source) && w->fill_give)
         return fail("standard input: cannot go on in the middle of a shuffled window; start at "
-                    "record %lld", (long long)w->fill_record);
+                    "record %lld",
+                    (long long)w->fill_record);
     if (w->scan.record && scan_rewind(&w->scan))
         return -1;
     rc = scan_skip(&w->scan, w->fill_record);

@@ -17,20 +17,20 @@ typedef struct window {
     size_t order_room;
     size_t given;
     int64_t epoch;
-    int64_t first;       /* number of its first record */
-    int64_t index;       /* within the epoch, when shuffled */
-    int complete;        /* all its samples are there */
-    int last;            /* and none of the epoch come after */
+    int64_t first; /* number of its first record */
+    int64_t index; /* within the epoch, when shuffled */
+    int complete;  /* all its samples are there */
+    int last;      /* and none of the epoch come after */
 } window;
 
 typedef struct windows {
     mr_reader_options options;
     scan scan;
     window pair[2];
-    int current;      /* pair[current] is drained, the other one filled */
-    int64_t span;     /* records of a window */
+    int current;  /* pair[current] is drained, the other one filled */
+    int64_t span; /* records of a window */
     int shuffled;
-    samples kept;     /* in memory */
+    samples kept; /* in memory */
     int in_memory;
     int64_t kept_records; /* records of an epoch */
     /* the filling end */

@@ -51,7 +51,7 @@ end
 ---@param options? { quantiles?: integer, edges?: number[], name?: string }
 function schema.bucket(column, options)
   local f = field("bucket", column, options, { quantiles = true, edges = true })
-  if f.name == column then f.name = column .. ".bucket" end
+  if not (options and options.name) then f.name = column .. ".bucket" end
   return f
 end
 
