@@ -202,6 +202,12 @@ describe("a failure", function()
     assert.is_nil(io.open(dir .. "/nothing"))
   end)
 
+  it("of a misspelt option of the model is wrong usage, with the nearest right one", function()
+    local status, _, err = moonrock("train", "fm", "--store", dir .. "/s4", "--data", data, "--set", "dmi=3")
+    assert.equal(2, status)
+    assert.equal("moonrock: --set dmi: model fm has no such option; did you mean dim?\n", err)
+  end)
+
   it("of a model that does not parse names its file and line", function()
     local path = script("broken.lua", "local mr = require 'moonrock'\nreturn mr.model(")
     fails("broken.lua:2:", "train", path, "--store", dir .. "/s2", "--data", data, "--format", "libsvm")

@@ -33,6 +33,7 @@ function learn.run(args)
   options.check_files { args.source }
   local o = options.of_model(args, schema, recipe)
   if not schema then o.data = mr.data { format = args.format, fields = args.fields } end
+  options.check_settings(definition, args.set)
   local model = definition(o)
 
   local function show(watch, kind)

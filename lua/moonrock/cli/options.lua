@@ -215,6 +215,39 @@ function options.of_model(args, schema, recipe)
   return o
 end
 
+--- Makes a model's definition complain about `--set NAME=` when it never asks for NAME while it is
+--- built: an error where it asks for a name much like it, else a line on standard error.
+---@param definition table
+---@param set table[] pairs of name and value
+function options.check_settings(definition, set)
+  local build, asked, names = definition.build, {}, {}
+  definition.build = function(m, opt)
+    local visible, hidden = {}, {}
+    for name, given in pairs(opt) do visible[name] = given end
+    for _, pair in ipairs(set) do
+      hidden[pair[1]], visible[pair[1]] = visible[pair[1]], nil
+    end
+    setmetatable(visible, { __index = function(_, name)
+      if not asked[name] then
+        asked[name] = true
+        names[#names + 1] = name
+      end
+      return hidden[name]
+    end })
+    local forward = build(m, visible)
+    for _, pair in ipairs(set) do
+      local name = pair[1]
+      local near = not asked[name] and name ~= "dense_optim" and options.nearest(name, names)
+      if near then
+        options.usage("--set %s: model %s has no such option; did you mean %s?", name, m.name, near)
+      elseif not asked[name] and name ~= "dense_optim" then
+        io.stderr:write(("moonrock: --set %s: model %s did not ask for it\n"):format(name, m.name))
+      end
+    end
+    return forward
+  end
+end
+
 --- Tells, on standard error, how many lines were bad.
 function options.report_bad(bad, first)
   if bad > 0 then
