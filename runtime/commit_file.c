@@ -38,7 +38,8 @@ static int text_checks(const char *text, size_t len)
     char check[CHECK_LEN + 1];
     if (len < CHECK_LEN)
         return 0;
-    snprintf(check, sizeof check, "check %016" PRIx64 "\n", (uint64_t)XXH64(text, len - CHECK_LEN, 0));
+    snprintf(check, sizeof check, "check %016" PRIx64 "\n",
+             (uint64_t)XXH64(text, len - CHECK_LEN, 0));
     return !memcmp(text + len - CHECK_LEN, check, CHECK_LEN);
 }
 
@@ -60,14 +61,16 @@ int commit_file_read(const char *dir, commit_mark *mark)
         return fail("store %s: COMMIT could not be read: %s", dir, strerror(why));
     text[len] = 0;
     if (!text_checks(text, (size_t)len))
-        return fail("store %s: COMMIT is damaged: its %zd bytes do not match their checksum. Nothing "
-                    "was changed; restore the directory from a copy",
-                    dir, len);
+        return fail(
+            "store %s: COMMIT is damaged: its %zd bytes do not match their checksum. Nothing "
+            "was changed; restore the directory from a copy",
+            dir, len);
     int format = 0;
     if (sscanf(text, "moonrock store %d\n", &format) == 1 && format != STORE_FORMAT)
-        return fail("store %s: COMMIT is of format %d, this program reads format %d; use the version "
-                    "of moonrock that wrote it",
-                    dir, format, STORE_FORMAT);
+        return fail(
+            "store %s: COMMIT is of format %d, this program reads format %d; use the version "
+            "of moonrock that wrote it",
+            dir, format, STORE_FORMAT);
     uint64_t second = 0, micro = 0;
     commit_mark m = {0, 0, 0, ""};
     int got = sscanf(text,
@@ -77,8 +80,8 @@ int commit_file_read(const char *dir, commit_mark *mark)
     m.time = second * 1000000 + micro;
     if (got != 6 || mark_write(&m, again) != len || memcmp(text, again, (size_t)len) ||
         strchr(m.database, '/'))
-        return fail("store %s: COMMIT is not as this program writes it, though its checksum is right",
-                    dir);
+        return fail(
+            "store %s: COMMIT is not as this program writes it, though its checksum is right", dir);
     *mark = m;
     return 0;
 }

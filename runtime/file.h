@@ -8,8 +8,7 @@
 enum { PATH_SIZE = 4096 };
 
 /* Writes a path by a format; -1 if it is too long. */
-int path_make(char path[PATH_SIZE], const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+int path_make(char path[PATH_SIZE], const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* The directory a path stands in, and whether a directory has no entries (1 also if there is none;
  * -1 after fail()). */

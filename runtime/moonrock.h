@@ -308,13 +308,15 @@ int mr_table_keys(mr_table *t, uint64_t from, size_t n, uint64_t *keys);
 
 /* ---- store ----------------------------------------------------------------------------
  *
- * A directory that holds everything of one model. One process may write to it; others may read
- * meanwhile. */
+ * A directory that holds everything of one model: rows, named records, and states that were kept.
+ * One process may write to it; any number may read meanwhile. A reader sees the last commit at the
+ * time it opened the store, and changes nothing in the directory. Opening for writing checks the
+ * store first: when that fails, nothing was changed. */
 
 typedef enum mr_store_mode {
     MR_STORE_READ,   /* writes nothing */
     MR_STORE_WRITE,  /* it must exist */
-    MR_STORE_CREATE  /* made if it does not */
+    MR_STORE_CREATE  /* made, with the directories above it, if it does not */
 } mr_store_mode;
 
 typedef struct mr_store mr_store;
@@ -330,25 +332,36 @@ double mr_store_value_len(const mr_store *s);
 /* Reads all rows of a table into its cache. */
 int mr_store_load(mr_store *s, mr_table *t);
 
-/* A commit: begin, put and table (in the order of the tables' ids), then end, which is atomic and
- * durable, or abort. A record that is not put stays as it is. After a failure nothing of it is in
- * the store, the tables are as before, and another may be begun. */
+/* A commit: begin, put and table in any order (the last of a name wins), then end, or abort. end
+ * is atomic and durable, and may wait for compaction to keep up; `step` is the model's. A record
+ * that is not put stays as it is. After a failure the store is at its last commit, the tables'
+ * rows are still to be committed, and another commit may be begun. A table must not change between
+ * its put and the end. */
 int mr_commit_begin(mr_store *s);
-int mr_commit_put(mr_store *s, const char *name, const void *bytes, size_t len);
+int mr_commit_put(mr_store *s, const char *name, const void *bytes, size_t len); /* copied */
 int mr_commit_table(mr_store *s, mr_table *t);
 int mr_commit_end(mr_store *s, uint64_t step);
 void mr_commit_abort(mr_store *s);
 
-/* Keeps the last committed state inside the store, by hard links; and makes a kept state the
- * store's. A crash leaves the one before or the one after. */
+/* Keeps the last committed state inside the store as `name`, by hard links, in the place of an
+ * older one; and makes the state kept as `name` the store's, which stays kept too. A crash leaves
+ * what was before or what comes after. Tables have to be cleared and loaded anew. */
 int mr_store_checkpoint(mr_store *s, const char *name);
 int mr_store_restore(mr_store *s, const char *name);
 
 /* XXH3-128 of all rows and named records, in the order of keys: 32 digits and a zero. */
 int mr_store_digest(mr_store *s, char *hex);
 
-/* "commit", "step", "time" of the last commit; "bytes" on disk, "level0" files. -1: unknown. */
+/* Counts the rows of a table, by number, by reading them; -1. */
+double mr_store_rows(mr_store *s, uint32_t table);
+
+/* Of the last commit: "commit" (number), "step", "time" (seconds since 1970). Of the database:
+ * "bytes" on disk, "level0" files, "errors" in the background. "waited": seconds that commits
+ * waited for compaction. -1: not known. */
 double mr_store_number(const mr_store *s, const char *what);
+
+/* The directory of the database in use, within the store's. Owned by the store. */
+const char *mr_store_database(const mr_store *s);
 
 /* ---- params: dense weights ---------------------------------------------------------- */
 
