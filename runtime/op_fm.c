@@ -16,6 +16,7 @@ typedef struct fm {
     real *out;     /* [n] */
     real *sums;    /* S [n, dim], or NULL in evaluation */
     real *grad;    /* of the lookup, at the column */
+    int add;       /* to what stands there */
     uint32_t offset, dim, width;
 } fm;
 
@@ -95,8 +96,13 @@ static INLINE void fm_back_block(const fm *p, size_t u, uint32_t k0, uint32_t wi
             sum[k] += gx * sums[k];
     }
     const real *v = (const real *)p->l->row[u] + p->offset + k0;
-    for (uint32_t k = 0; k < width; k++)
-        p->grad[u * p->width + k0 + k] += sum[k] - own * v[k];
+    real *grad = p->grad + u * p->width + k0;
+    if (p->add)
+        for (uint32_t k = 0; k < width; k++)
+            grad[k] += sum[k] - own * v[k];
+    else
+        for (uint32_t k = 0; k < width; k++)
+            grad[k] = sum[k] - own * v[k];
 }
 
 static void fm_back_uniques(void *context, size_t piece)
@@ -115,10 +121,9 @@ static void fm_back_uniques(void *context, size_t piece)
 int KERNEL(pool_fm_backward)(mr_tape *t, node *n)
 {
     fm p = fm_of(n);
-    real *grad = lookup_grad(t, n->lookup);
-    if (!grad)
+    p.grad = lookup_grad(t, n, &p.add);
+    if (!p.grad)
         return -1;
-    p.grad = grad + n->column->grad_offset;
     parallel(pieces(n->lookup->unique, POOL_UNIQUES), fm_back_uniques, &p);
     return 0;
 }

@@ -19,6 +19,7 @@ typedef struct pooling {
     const real *rows;  /* [unique], gathered, when dim is 1 */
     real *out;         /* [n, dim]; in backward, its gradient */
     real *grad;        /* of the lookup, at the column */
+    int add;           /* to what stands there */
     uint32_t offset, dim, width;
 } pooling;
 
@@ -128,6 +129,18 @@ int KERNEL(pool_mean_forward)(mr_tape *t, node *n)
     return sum_forward(t, n);
 }
 
+static INLINE void gradient_keep(const pooling *p, size_t u, uint32_t k0, uint32_t width,
+                                 const real *sum)
+{
+    real *grad = p->grad + u * p->width + k0;
+    if (p->add)
+        for (uint32_t k = 0; k < width; k++)
+            grad[k] += sum[k];
+    else
+        for (uint32_t k = 0; k < width; k++)
+            grad[k] = sum[k];
+}
+
 /* dv_u = sum over its occurrences of x_e scale_s dout[s, :]. */
 static INLINE void sum_back_block(const pooling *p, size_t u, uint32_t k0, uint32_t width,
                                   int valued)
@@ -142,14 +155,38 @@ static INLINE void sum_back_block(const pooling *p, size_t u, uint32_t k0, uint3
         for (uint32_t k = 0; k < width; k++)
             sum[k] += x * g[k];
     }
-    for (uint32_t k = 0; k < width; k++)
-        p->grad[u * p->width + k0 + k] += sum[k];
+    gradient_keep(p, u, k0, width, sum);
+}
+
+/* The same for dim 1 without values or scale: four sums, so that one need not wait for the last. */
+static void sum_back_ones(const pooling *p, size_t begin, size_t end)
+{
+    const occurrence *o = p->l->occurrence;
+    const real *g = p->out;
+    for (size_t u = begin; u < end; u++) {
+        uint32_t i = p->l->start[u], last = p->l->start[u + 1];
+        real a = 0, b = 0, c = 0, d = 0;
+        for (; i + 4 <= last; i += 4) {
+            a += g[o[i].sample];
+            b += g[o[i + 1].sample];
+            c += g[o[i + 2].sample];
+            d += g[o[i + 3].sample];
+        }
+        for (; i < last; i++)
+            a += g[o[i].sample];
+        a = (a + b) + (c + d);
+        gradient_keep(p, u, 0, 1, &a);
+    }
 }
 
 static void sum_back_uniques(void *context, size_t piece)
 {
     const pooling *p = context;
     size_t end = MIN((piece + 1) * POOL_UNIQUES, (size_t)p->l->unique);
+    if (p->dim == 1 && !p->values && !p->scale) {
+        sum_back_ones(p, piece * POOL_UNIQUES, end);
+        return;
+    }
     for (size_t u = piece * POOL_UNIQUES; u < end; u++)
         POOL_BLOCKS(p->dim, sum_back_block, p, u, k0, p->values != NULL);
 }
@@ -157,10 +194,9 @@ static void sum_back_uniques(void *context, size_t piece)
 static int pool_backward(mr_tape *t, node *n, task *uniques)
 {
     pooling p = pooling_of(n, n->grad);
-    real *grad = lookup_grad(t, n->lookup);
-    if (!grad)
+    p.grad = lookup_grad(t, n, &p.add);
+    if (!p.grad)
         return -1;
-    p.grad = grad + n->column->grad_offset;
     parallel(pieces(n->lookup->unique, POOL_UNIQUES), uniques, &p);
     return 0;
 }
@@ -256,8 +292,7 @@ static INLINE void fields_back_block(const pooling *p, size_t u, uint32_t k0, ui
         for (uint32_t k = 0; k < width; k++)
             sum[k] += x * g[k];
     }
-    for (uint32_t k = 0; k < width; k++)
-        p->grad[u * p->width + k0 + k] += sum[k];
+    gradient_keep(p, u, k0, width, sum);
 }
 
 static void fields_back_uniques(void *context, size_t piece)

@@ -101,8 +101,9 @@ typedef struct sink {
 } sink;
 int node_sink(mr_tape *t, node *n, sink *out);
 
-/* The gradients of a lookup, [unique, grad_width], zeroed at the first call of a step. */
-void *lookup_grad(mr_tape *t, lookup *l);
+/* The gradient of the column of a pooling node, [unique, dim] with grad_width reals from one to the
+ * next: add is 0 for the first node of a step that writes it. NULL after fail(). */
+void *lookup_grad(mr_tape *t, const node *n, int *add);
 
 /* The numbers that dropout draws from for node n. */
 uint64_t tape_stream(mr_tape *t, const node *n);

@@ -116,15 +116,34 @@ int tape_lookup_add(mr_tape *t, lookup *l)
     return (int)t->lookups++;
 }
 
-void *lookup_grad(mr_tape *t, lookup *l)
+void *lookup_grad(mr_tape *t, const node *n, int *add)
 {
-    if (!l->grad) {
-        size_t len = (size_t)l->unique * l->grad_width * t->real;
-        l->grad = arena_take(t->arena, len);
-        if (l->grad)
-            memset(l->grad, 0, len);
+    lookup *l = n->lookup;
+    uint32_t bit = 1u << (n->column - l->column);
+    if (!l->grad)
+        l->grad = arena_take(t->arena, (size_t)l->unique * l->grad_width * t->real);
+    if (!l->grad)
+        return NULL;
+    *add = (l->set & bit) != 0;
+    l->set |= bit;
+    l->touched |= bit;
+    return (char *)l->grad + n->column->grad_offset * t->real;
+}
+
+/* Sets the columns of gradients that no node wrote: whoever reads them finds no undefined one. */
+static void lookups_finish(mr_tape *t)
+{
+    for (size_t i = 0; i < t->lookups; i++) {
+        lookup *l = t->lookup[i];
+        for (uint32_t c = 0; l->grad && c < l->columns; c++) {
+            if (l->set >> c & 1)
+                continue;
+            l->set |= 1u << c;
+            for (size_t u = 0; u < l->unique; u++)
+                memset((char *)l->grad + (u * l->grad_width + l->column[c].grad_offset) * t->real, 0,
+                       l->column[c].dim * t->real);
+        }
     }
-    return l->grad;
 }
 
 typedef struct keyed {
@@ -155,6 +174,8 @@ static void sort(keyed *k, size_t n) /* shell sort: qsort may call malloc, and n
 int mr_tape_lookup(mr_tape *t, const mr_batch *b, const int32_t *dims, int columns,
                    const double *rows, int unique)
 {
+    if (columns < 1 || columns > 32)
+        return fail("lookup: %d columns, expected 1 to 32", columns);
     arena *a = t->arena;
     size_t width = 0, entries = (size_t)b->entries;
     for (int c = 0; c < columns; c++)
@@ -684,11 +705,13 @@ int mr_tape_backward_next(mr_tape *t)
         node *n = tape_node(t, id);
         if (!n->has_grad || n->op == OP_LEAF)
             continue;
-        if (n->op == OP_USER)
-            return id;
-        if (t->table->op[n->op].backward(t, n))
-            return -1;
+        int user = n->op == OP_USER;
+        if (!user && !t->table->op[n->op].backward(t, n))
+            continue;
+        lookups_finish(t); /* the caller may not come back */
+        return user ? id : -1;
     }
+    lookups_finish(t);
     return -2;
 }
 
