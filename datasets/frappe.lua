@@ -12,9 +12,9 @@ return mr.schema {
   name = "frappe", format = "csv", label = "label", fields = fields,
   recipe = {
     lr = { epochs = 20, batch = 1024, patience = 2, optim = "adam", lr = 0.01 },
-    fm = { epochs = 30, batch = 1024, patience = 2, optim = "adam", lr = 0.003,
-      model = { dim = 10 } },
-    wide_deep = { epochs = 30, batch = 1024, patience = 2, reduce = 0.1, optim = "adam", lr = 0.001,
-      model = { dim = 10, hidden = { 400, 400, 400 }, dropout = 0.2 } },
+    fm = { epochs = 40, batch = 1024, patience = 2, reduce = 0.2, optim = "adam", lr = 0.004,
+      model = { dim = 16 } },
+    wide_deep = { epochs = 25, batch = 2048, patience = 2, reduce = 0.1, optim = "adam", lr = 0.001,
+      model = { dim = 10, hidden = { 300, 300 }, dropout = 0.4, batch_norm = true } },
   },
 }

@@ -1,0 +1,55 @@
+-- What the shipped defaults reach: on the census data that ships, and on Frappe where
+-- MOONROCK_FRAPPE names a directory with train.csv, valid.csv and test.csv.
+local json = require "dkjson"
+
+local PROGRAM = arg and arg[-1] or "./moonrock"
+
+local function run(command)
+  local pipe = assert(io.popen(command .. " 2>&1"))
+  local out = pipe:read("*a")
+  pipe:close()
+  return out
+end
+
+-- The test metrics and seconds of a training run.
+local function train(model, rest)
+  local dir = run("mktemp -d"):gsub("%s+$", "")
+  local out = run(("%s train %s %s --store %s/store --json"):format(PROGRAM, model, rest, dir))
+  run("rm -rf " .. dir)
+  local result
+  for line in out:gmatch("[^\n]+") do
+    local event = json.decode(line)
+    if event and event.event == "result" then result = event end
+  end
+  assert(result, out)
+  return result
+end
+
+describe("the shipped defaults on census income", function()
+  -- bounds: a logistic regression and an MLP of scikit-learn on the same features reach
+  -- .9233 / .2845 and .9265 / .2788
+  for model, bound in pairs { lr = { 0.921, 0.287 }, wide_deep = { 0.925, 0.281 } } do
+    it(("reach an AUC of %.3f and a logloss of %.3f with %s, within 30 seconds"):format(bound[1],
+      bound[2], model), function()
+      local result = train(model, "--schema census")
+      assert.equal(16281, result.test.rows)
+      assert.is_true(result.test.auc >= bound[1], "auc " .. result.test.auc)
+      assert.is_true(result.test.logloss <= bound[2], "logloss " .. result.test.logloss)
+      assert.is_true(result.seconds < 30)
+    end)
+  end
+end)
+
+local frappe = os.getenv "MOONROCK_FRAPPE"
+if frappe then
+  describe("the recipes on Frappe", function()
+    for model, bound in pairs { lr = 0.934, fm = 0.967, wide_deep = 0.978 } do
+      it(("reach a test AUC of %.3f with %s"):format(bound, model), function()
+        local result = train(model, ("--schema datasets/frappe.lua --data %s/train.csv --valid "
+          .. "%s/valid.csv --test %s/test.csv"):format(frappe, frappe, frappe))
+        assert.equal(28860, result.test.rows)
+        assert.is_true(result.test.auc >= bound, "auc " .. result.test.auc)
+      end)
+    end
+  end)
+end
