@@ -27,7 +27,7 @@ typedef struct binary {
     size_t spans;         /* of a row */
     /* backward */
     const real *g;
-    operand to; /* the gradient of one operand */
+    operand to;  /* the gradient of one operand */
     double *sum; /* the same, while it is a sum over repeats */
     int of_b, add;
 } binary;

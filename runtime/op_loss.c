@@ -5,7 +5,8 @@
 #include "kernel.h"
 #include "op_pool.h"
 
-/* ---- sum and mean of all elements: da = g, or g / count ------------------------------------------ */
+/* ---- sum and mean of all elements: da = g, or g / count
+ * ------------------------------------------ */
 
 typedef struct reducing {
     const real *a;
@@ -69,7 +70,8 @@ int KERNEL(reduce_backward)(mr_tape *t, node *n)
     return 0;
 }
 
-/* ---- losses of a score a and a label y a sample, weighted by w, mean over n --------------------------
+/* ---- losses of a score a and a label y a sample, weighted by w, mean over n
+ * --------------------------
  *
  *     bce  max(a, 0) - a y + ln(1 + exp(-|a|))     da = w (sigmoid(a) - y) / n
  *     mse  (a - y)^2                               da = 2 w (a - y) / n */
@@ -125,7 +127,8 @@ static int loss_forward(mr_tape *t, node *n, const char *name)
     for (size_t s = 0; s < count; s++)
         if (n->op == OP_BCE ? !(p.y[s] >= 0 && p.y[s] <= 1) : !isfinite(p.y[s]))
             return fail("%s: the label of sample %zu of the batch is %g, expected %s", name, s + 1,
-                        isnan(p.y[s]) ? (double)NAN : (double)p.y[s], n->op == OP_BCE ? "0 to 1" : "a finite number");
+                        isnan(p.y[s]) ? (double)NAN : (double)p.y[s],
+                        n->op == OP_BCE ? "0 to 1" : "a finite number");
     p.sum = arena_take(tape_arena(t), sizeof(double) * parts);
     if (!p.sum || node_shape(n, 1, (const int32_t[]){1}) || node_data(t, n))
         return -1;

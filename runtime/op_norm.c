@@ -17,7 +17,7 @@ enum { COLUMNS = 32 };
 
 typedef struct norm {
     const real *a, *gamma, *beta, *g;
-    real *out; /* or da */
+    real *out;               /* or da */
     double *mean, *variance; /* [d] of this batch, or NULL in evaluation */
     const float *running_mean, *running_variance;
     real *dgamma, *dbeta;

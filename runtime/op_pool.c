@@ -6,8 +6,8 @@
  *
  * Wide columns are worked through in blocks of 16 floats, which stay in registers; the block's
  * width is a constant in the inlined loops for 16, 8, 4 and 1. */
-#include "kernel.h"
 #include "op_pool.h"
+#include "kernel.h"
 
 /* ---- sum and mean: out[s, :] = scale_s sum_e x_e v_e, scale 1, or 1 / entries of s ----------- */
 
@@ -211,7 +211,8 @@ int KERNEL(pool_mean_backward)(mr_tape *t, node *n)
     return pool_backward(t, n, sum_back_uniques);
 }
 
-/* ---- fields: out[s, f, :] = sum over the entries e of s whose field is f of x_e v_e ------------ */
+/* ---- fields: out[s, f, :] = sum over the entries e of s whose field is f of x_e v_e ------------
+ */
 
 /* Where entry e of sample s goes, in rows of out. */
 static INLINE size_t field_row(const pooling *p, size_t s, uint32_t e)

@@ -2,14 +2,15 @@
 #include "kernel.h"
 #include "op_pool.h"
 
-/* ---- concat: out[i, :] = a[i, :] next to b[i, :] next to ... ----------------------------------- */
+/* ---- concat: out[i, :] = a[i, :] next to b[i, :] next to ... -----------------------------------
+ */
 
 enum { ROWS = 128, SPAN = 1024 };
 
 typedef struct joining {
     const real *from;
     real *to;
-    size_t rows, width;           /* of what is copied */
+    size_t rows, width;            /* of what is copied */
     size_t from_stride, to_stride; /* reals a row */
     int add;
 } joining;
@@ -88,7 +89,8 @@ int KERNEL(concat_backward)(mr_tape *t, node *n)
     return 0;
 }
 
-/* ---- reshape: the same data ------------------------------------------------------------------------ */
+/* ---- reshape: the same data
+ * ------------------------------------------------------------------------ */
 
 int KERNEL(reshape_forward)(mr_tape *t, node *n)
 {

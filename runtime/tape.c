@@ -140,8 +140,8 @@ static void lookups_finish(mr_tape *t)
                 continue;
             l->set |= 1u << c;
             for (size_t u = 0; u < l->unique; u++)
-                memset((char *)l->grad + (u * l->grad_width + l->column[c].grad_offset) * t->real, 0,
-                       l->column[c].dim * t->real);
+                memset((char *)l->grad + (u * l->grad_width + l->column[c].grad_offset) * t->real,
+                       0, l->column[c].dim * t->real);
         }
     }
 }
@@ -219,9 +219,16 @@ int mr_tape_lookup(mr_tape *t, const mr_batch *b, const int32_t *dims, int colum
             ((float *)copy)[i] = (float)rows[i];
     for (size_t i = 0; i < (size_t)unique; i++)
         row[i] = copy + i * width * t->real;
-    *l = (lookup){.batch = b, .table = "given", .column = column, .columns = (uint32_t)columns,
-                  .unique = (uint32_t)unique, .grad_width = (uint32_t)width, .at = at, .row = row,
-                  .start = t->training ? start : NULL, .occurrence = t->training ? o : NULL};
+    *l = (lookup){.batch = b,
+                  .table = "given",
+                  .column = column,
+                  .columns = (uint32_t)columns,
+                  .unique = (uint32_t)unique,
+                  .grad_width = (uint32_t)width,
+                  .at = at,
+                  .row = row,
+                  .start = t->training ? start : NULL,
+                  .occurrence = t->training ? o : NULL};
     return tape_lookup_add(t, l);
 }
 
@@ -359,7 +366,8 @@ static int record(mr_tape *t, node *n, const int *in, int inputs)
     return node_keep(t);
 }
 
-/* ---- what a node holds --------------------------------------------------------------------------- */
+/* ---- what a node holds
+ * --------------------------------------------------------------------------- */
 
 int mr_tape_nodes(const mr_tape *t)
 {
@@ -415,7 +423,8 @@ double mr_tape_gradient(mr_tape *t, int a, int index)
     return real_at(t, n->grad, (size_t)index);
 }
 
-/* ---- leaves ---------------------------------------------------------------------------------------- */
+/* ---- leaves
+ * ---------------------------------------------------------------------------------------- */
 
 /* Copies count reals from floats or doubles (one of them NULL) into the arena. */
 static void *copied(mr_tape *t, size_t count, const float *f, const double *d)
@@ -442,8 +451,8 @@ int mr_tape_param(mr_tape *t, mr_param *p)
     n->param[0] = p;
     n->needs_grad = t->training && param_trainable(p);
     n->keeps_grad = 1;
-    n->data = t->real == sizeof(float) ? mr_param_data(p)
-                                       : copied(t, n->count, mr_param_data(p), NULL);
+    n->data =
+        t->real == sizeof(float) ? mr_param_data(p) : copied(t, n->count, mr_param_data(p), NULL);
     return n->data ? node_keep(t) : -1;
 }
 
@@ -499,7 +508,8 @@ int mr_tape_constant(mr_tape *t, double value)
     return mr_tape_leaf(t, &one, 1, &value, 0);
 }
 
-/* ---- operations -------------------------------------------------------------------------------------- */
+/* ---- operations
+ * -------------------------------------------------------------------------------------- */
 
 static int pool(mr_tape *t, op_code op, int number, int c)
 {
@@ -696,7 +706,8 @@ int mr_tape_mse(mr_tape *t, int a, int labels, int weights)
     return record(t, node_next(t, OP_MSE), (const int[]){a, labels, weights}, 3);
 }
 
-/* ---- backward ------------------------------------------------------------------------------------------ */
+/* ---- backward
+ * ------------------------------------------------------------------------------------------ */
 
 int mr_tape_backward_next(mr_tape *t)
 {

@@ -334,7 +334,7 @@ describe("results of", function()
     close((6 - 0.75) / math.sqrt(0.75 + 0.25 * 7 + 1e-5), z:get(1, 1), 1e-5)
   end)
 
-  it("all of them are the same at one thread and two, and at every instruction set's own", function()
+  it("all of them are the same to the bit at one thread and two", function()
     local function run(threads)
       C.mr_threads_set(threads)
       local batch, unique = batches.large()
