@@ -32,6 +32,7 @@ static int grow(samples *s, size_t n, size_t entries)
 {
     if (entries > UINT32_MAX || n > UINT32_MAX)
         return fail("reader: more than 2^32 entries at once; use a smaller window");
+    entries = MAX(entries, (size_t)1); /* no array is NULL */
     if (GROW(keys, entries) || GROW(offsets, n + 1) || GROW(label, n) || GROW(record, n))
         return -1;
     if ((s->valued && GROW(values, entries)) || (s->fielded && GROW(field, entries)) ||
