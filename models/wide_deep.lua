@@ -12,7 +12,7 @@ return mr.model("wide_deep", function(m, opt)
   local widths = {}
   for _, width in ipairs(opt.hidden or { 256, 128 }) do widths[#widths + 1] = width end
   widths[#widths + 1] = 1
-  local deep = mr.mlp(m, "deep", m.fields * dim, widths, {
+  local deep = mr.mlp(m, "deep", m:fields() * dim, widths, {
     dropout = opt.dropout, batch_norm = opt.batch_norm,
     optim = opt.dense or mr.optim.adam { lr = 1e-3 },
   })

@@ -107,7 +107,6 @@ function Definition:__call(options)
       local default = self.settings.optim or optim.adam()
       m.default_optim = lr and optim.with_lr(default, lr) or default
     end
-    m.fields = m.data and m.data.fields_count and m.data:fields_count() or 0
     m.forward = self.build(m, opt)
     if type(m.forward) ~= "function" then
       err.raise("model %s: its function returned %s, expected a function of a batch", self.name,
@@ -143,6 +142,17 @@ function Model:table(name, columns)
   local t = Table.new(name, #self.tables, self.seed, columns, self.default_optim)
   self.tables[#self.tables + 1] = t
   return t
+end
+
+--- The number of fields of a sample, for models that need one.
+---@return integer
+function Model:fields()
+  local n = self.data and self.data:fields_count() or 0
+  if n == 0 then
+    err.raise("model %s: it needs samples of fields; give a schema, or the number of fields "
+      .. "(--fields)", self.name)
+  end
+  return n
 end
 
 --- Declares a dense weight; see moonrock.param.
