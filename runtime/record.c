@@ -108,7 +108,8 @@ static int by_key(const void *a, const void *b)
 static void sort_rows(dirty_row *rows, dirty_row *spare, size_t n)
 {
     if (n < 256) {
-        qsort(rows, n, sizeof *rows, by_key);
+        if (n) /* rows may be NULL without any */
+            qsort(rows, n, sizeof *rows, by_key);
         return;
     }
     dirty_row *from = rows, *to = spare;
