@@ -225,15 +225,13 @@ double *schema_edges_new(mr_schema *s, size_t n)
     return edges;
 }
 
-static int field_find(const mr_schema *s, const char *name)
+int schema_find(const mr_schema *s, const char *name)
 {
     for (size_t i = 0; i < s->n; i++)
         if (!strcmp(s->fields[i].name, name))
             return (int)i;
     return -1;
 }
-
-#define AT "schema \"%s\": field \"%s\": "
 
 static int field_bucket(mr_schema *s, field *f, const mr_field *o)
 {
@@ -283,7 +281,7 @@ static int field_cross(mr_schema *s, field *f, const mr_field *o)
     f->single = 1;
     for (size_t i = 0; i < o->parts_n; i++) {
         const char *name = o->parts[i];
-        int j = field_find(s, name);
+        int j = schema_find(s, name);
         if (j >= 0 && s->fields[j].kind == MR_NUMERIC)
             j = -1; /* the exact numbers of its column, as categories */
         f->part[i].field = j;
@@ -304,7 +302,7 @@ int mr_schema_field(mr_schema *s, const mr_field *o)
                     s->name, s->n + 1, NAME_LEN - 1);
     if (s->n == FIELDS_MAX)
         return fail("schema \"%s\": more than %d fields", s->name, FIELDS_MAX);
-    if (field_find(s, o->name) >= 0)
+    if (schema_find(s, o->name) >= 0)
         return fail("schema \"%s\": two fields are called \"%s\"; give one of them a name of "
                     "its own (name = ...)",
                     s->name, o->name);
@@ -560,99 +558,5 @@ int extract(extractor *x, cell *cells, samples *out, size_t *end_out, char *erro
     }
     starts[s->n] = end;
     *end_out = end;
-    return 0;
-}
-
-/* ---- statistics as text: a line a field ---------------------------------------------- */
-
-#define FIRST_LINE "moonrock statistics 1\n"
-
-const char *mr_schema_statistics(mr_schema *s)
-{
-    char *text = NULL;
-    size_t len = 0;
-    FILE *f = open_memstream(&text, &len);
-    if (!f)
-        return fail_null("schema \"%s\": out of memory", s->name);
-    fputs(FIRST_LINE, f);
-    for (size_t i = 0; i < s->n; i++) {
-        const field *d = &s->fields[i];
-        if (!d->fitted)
-            continue;
-        if (d->kind == MR_NUMERIC &&
-            (d->scale == MR_SCALE_STANDARD || d->scale == MR_SCALE_LOG_STANDARD)) {
-            fprintf(f, "numeric\t%s\t%.17g\t%.17g\n", d->name, d->mean, d->deviation);
-        } else if (d->kind == MR_BUCKET) {
-            fprintf(f, "bucket\t%s\t%zu", d->name, d->edges_n);
-            for (size_t e = 0; e < d->edges_n; e++)
-                fprintf(f, "\t%.17g", d->edges[e]);
-            fputc('\n', f);
-        }
-    }
-    if (fclose(f) || !text) {
-        free(text);
-        return fail_null("schema \"%s\": out of memory", s->name);
-    }
-    free(s->text);
-    return s->text = text;
-}
-
-static int restore_line(mr_schema *s, const char *line, const char *end)
-{
-    const char *kind = line;
-    const char *name = memchr(line, '\t', (size_t)(end - line));
-    const char *rest = name ? memchr(name + 1, '\t', (size_t)(end - name - 1)) : NULL;
-    if (!rest)
-        return fail("schema \"%s\": statistics: cannot read \"%.*s\"", s->name,
-                    (int)MIN(end - line, 60), line);
-    name++;
-    char copied[NAME_LEN];
-    snprintf(copied, sizeof copied, "%.*s", (int)(rest - name), name);
-    int j = field_find(s, copied);
-    int numeric = !strncmp(kind, "numeric\t", 8);
-    if (j < 0 || s->fields[j].kind != (numeric ? MR_NUMERIC : MR_BUCKET))
-        return fail("schema \"%s\": statistics of %s field \"%s\", which it does not have", s->name,
-                    numeric ? "numeric" : "bucket", copied);
-    field *f = &s->fields[j];
-    double v[2];
-    const char *p = rest;
-    if (numeric) {
-        for (int i = 0; i < 2; i++)
-            if (*p++ != '\t' || number_read(&p, &v[i]) != NUMBER_OK)
-                return fail(AT "statistics: expected two numbers", s->name, f->name);
-        f->mean = v[0];
-        f->deviation = v[1];
-        f->fitted = 1;
-        return 0;
-    }
-    uint64_t n = 0;
-    p++;
-    if (integer_read(&p, &n) != NUMBER_OK || n > (uint64_t)(end - line))
-        return fail(AT "statistics: expected a number of edges", s->name, f->name);
-    double *edges = schema_edges_new(s, n);
-    if (!edges)
-        return -1;
-    for (uint64_t i = 0; i < n; i++)
-        if (*p++ != '\t' || number_read(&p, &edges[i]) != NUMBER_OK)
-            return fail(AT "statistics: expected %llu edges", s->name, f->name,
-                        (unsigned long long)n);
-    f->edges = edges;
-    f->edges_n = n;
-    f->fitted = 1;
-    return 0;
-}
-
-int mr_schema_restore(mr_schema *s, const char *text)
-{
-    if (strncmp(text, FIRST_LINE, strlen(FIRST_LINE)))
-        return fail("schema \"%s\": not the statistics of a schema", s->name);
-    for (const char *p = text + strlen(FIRST_LINE); *p;) {
-        const char *end = strchr(p, '\n');
-        if (!end)
-            return fail("schema \"%s\": statistics are cut short", s->name);
-        if (restore_line(s, p, end))
-            return -1;
-        p = end + 1;
-    }
     return 0;
 }

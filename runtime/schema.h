@@ -79,6 +79,12 @@ int cell_number(cell *c);
 int schema_bind(const mr_schema *s, const char *file, char *const *names, size_t n, int labelled,
                 int *map, int *has_label);
 
+/* The number of the field of this name, or -1. */
+int schema_find(const mr_schema *s, const char *name);
+
+/* How messages about a field begin: the names of the schema and of the field. */
+#define AT "schema \"%s\": field \"%s\": "
+
 int list_find(const list *l, const char *at, size_t len);
 int list_add(list *l, const char *name);
 double *schema_edges_new(mr_schema *s, size_t n); /* kept by the schema */

@@ -1,4 +1,4 @@
-/* schema_fit.c - means, deviations and quantiles over the training data.
+/* schema_fit.c - means, deviations and quantiles over the training data, and their text.
  *
  * Records come in order, on one thread, so the same data gives the same bits. Means and
  * deviations (of the population) are Welford's. Quantiles are exact up to SAMPLE values of a
@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "number.h"
 #include "schema.h"
 
 enum { SAMPLE = 1 << 20 };
@@ -181,6 +182,100 @@ int fit_finish(fit *f)
                 d->deviation = 1; /* a constant column: x - mean is 0 */
         }
         d->fitted = 1;
+    }
+    return 0;
+}
+
+/* ---- statistics as text: a line a field ---------------------------------------------- */
+
+#define FIRST_LINE "moonrock statistics 1\n"
+
+const char *mr_schema_statistics(mr_schema *s)
+{
+    char *text = NULL;
+    size_t len = 0;
+    FILE *f = open_memstream(&text, &len);
+    if (!f)
+        return fail_null("schema \"%s\": out of memory", s->name);
+    fputs(FIRST_LINE, f);
+    for (size_t i = 0; i < s->n; i++) {
+        const field *d = &s->fields[i];
+        if (!d->fitted)
+            continue;
+        if (d->kind == MR_NUMERIC &&
+            (d->scale == MR_SCALE_STANDARD || d->scale == MR_SCALE_LOG_STANDARD)) {
+            fprintf(f, "numeric\t%s\t%.17g\t%.17g\n", d->name, d->mean, d->deviation);
+        } else if (d->kind == MR_BUCKET) {
+            fprintf(f, "bucket\t%s\t%zu", d->name, d->edges_n);
+            for (size_t e = 0; e < d->edges_n; e++)
+                fprintf(f, "\t%.17g", d->edges[e]);
+            fputc('\n', f);
+        }
+    }
+    if (fclose(f) || !text) {
+        free(text);
+        return fail_null("schema \"%s\": out of memory", s->name);
+    }
+    free(s->text);
+    return s->text = text;
+}
+
+static int restore_line(mr_schema *s, const char *line, const char *end)
+{
+    const char *kind = line;
+    const char *name = memchr(line, '\t', (size_t)(end - line));
+    const char *rest = name ? memchr(name + 1, '\t', (size_t)(end - name - 1)) : NULL;
+    if (!rest)
+        return fail("schema \"%s\": statistics: cannot read \"%.*s\"", s->name,
+                    (int)MIN(end - line, 60), line);
+    name++;
+    char copied[NAME_LEN];
+    snprintf(copied, sizeof copied, "%.*s", (int)(rest - name), name);
+    int j = schema_find(s, copied);
+    int numeric = !strncmp(kind, "numeric\t", 8);
+    if (j < 0 || s->fields[j].kind != (numeric ? MR_NUMERIC : MR_BUCKET))
+        return fail("schema \"%s\": statistics of %s field \"%s\", which it does not have", s->name,
+                    numeric ? "numeric" : "bucket", copied);
+    field *f = &s->fields[j];
+    double v[2];
+    const char *p = rest;
+    if (numeric) {
+        for (int i = 0; i < 2; i++)
+            if (*p++ != '\t' || number_read(&p, &v[i]) != NUMBER_OK)
+                return fail(AT "statistics: expected two numbers", s->name, f->name);
+        f->mean = v[0];
+        f->deviation = v[1];
+        f->fitted = 1;
+        return 0;
+    }
+    uint64_t n = 0;
+    p++;
+    if (integer_read(&p, &n) != NUMBER_OK || n > (uint64_t)(end - line))
+        return fail(AT "statistics: expected a number of edges", s->name, f->name);
+    double *edges = schema_edges_new(s, n);
+    if (!edges)
+        return -1;
+    for (uint64_t i = 0; i < n; i++)
+        if (*p++ != '\t' || number_read(&p, &edges[i]) != NUMBER_OK)
+            return fail(AT "statistics: expected %llu edges", s->name, f->name,
+                        (unsigned long long)n);
+    f->edges = edges;
+    f->edges_n = n;
+    f->fitted = 1;
+    return 0;
+}
+
+int mr_schema_restore(mr_schema *s, const char *text)
+{
+    if (strncmp(text, FIRST_LINE, strlen(FIRST_LINE)))
+        return fail("schema \"%s\": not the statistics of a schema", s->name);
+    for (const char *p = text + strlen(FIRST_LINE); *p;) {
+        const char *end = strchr(p, '\n');
+        if (!end)
+            return fail("schema \"%s\": statistics are cut short", s->name);
+        if (restore_line(s, p, end))
+            return -1;
+        p = end + 1;
     }
     return 0;
 }
