@@ -270,10 +270,10 @@ describe("the prompt", function()
 end)
 
 describe("a signal", function()
-  -- Sends a signal to a command after a second; returns the status and what the store then holds.
+  -- Sends a signal to a command a second after its store is there; returns the status and what the store then holds.
   local function signal(name, store, command)
-    local status = run(("%s >/dev/null 2>&1 & pid=$!; sleep 1; kill -%s $pid; wait $pid"):format(command,
-      name))
+    local status = run(("%s >/dev/null 2>&1 & pid=$!; for i in $(seq 200); do [ -e %s/COMMIT ] && break; "
+      .. "sleep 0.1; done; sleep 1; kill -%s $pid; wait $pid"):format(command, store, name))
     local _, out = moonrock("info", "--store", store, "--json")
     return status, tonumber(out:match('"step":(%d+)'))
   end
