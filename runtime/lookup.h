@@ -39,8 +39,8 @@ typedef struct lookup {
     /* [unique, grad_width] reals, or NULL until a backward pass adds to it (lookup_grad()). After
      * a pass every column is set, to 0 where there was no gradient. */
     void *grad;
-    uint32_t touched; /* bit c: column c got a gradient */
-    uint32_t set;     /* bit c: column c of grad is not undefined */
+    uint32_t touched;      /* bit c: column c got a gradient */
+    uint32_t set;          /* bit c: column c of grad is not undefined */
     const uint32_t *shard; /* [SHARDS + 1]: the uniques of a table's shard (table_room.h) */
     struct lookup *next;   /* the table's, in the order of the pulls of this step */
 } lookup;

@@ -73,20 +73,20 @@ typedef struct mr_position {
 /* Some samples, in compressed rows: sample s owns the entries offsets[s]..offsets[s+1). An
  * entry is a key, its value and its field. Owned by the reader, valid until its next batch. */
 typedef struct mr_batch {
-    int32_t n;              /* samples */
-    int32_t entries;        /* offsets[n] */
-    int32_t fields;         /* number of fields; 0: samples are plain sets of keys */
-    int32_t last_of_epoch;  /* 1 in the last batch of an epoch */
-    const uint64_t *keys;   /* [entries] */
-    const float *values;    /* [entries], or NULL: all are 1 */
-    const uint16_t *field;  /* [entries], or NULL: every sample has `fields` entries, the
-                               j-th of field j */
-    const uint32_t *offsets;/* [n + 1] */
-    const float *label;     /* [n], or NULL: the data has none */
-    const float *weight;    /* [n], or NULL: all are 1 */
-    mr_position position;   /* after this batch */
-    const uint8_t *bad;     /* [n], 1: a line that could not be read, kept as an empty sample
-                               with a NaN for label; or NULL: there are none */
+    int32_t n;               /* samples */
+    int32_t entries;         /* offsets[n] */
+    int32_t fields;          /* number of fields; 0: samples are plain sets of keys */
+    int32_t last_of_epoch;   /* 1 in the last batch of an epoch */
+    const uint64_t *keys;    /* [entries] */
+    const float *values;     /* [entries], or NULL: all are 1 */
+    const uint16_t *field;   /* [entries], or NULL: every sample has `fields` entries, the
+                                j-th of field j */
+    const uint32_t *offsets; /* [n + 1] */
+    const float *label;      /* [n], or NULL: the data has none */
+    const float *weight;     /* [n], or NULL: all are 1 */
+    mr_position position;    /* after this batch */
+    const uint8_t *bad;      /* [n], 1: a line that could not be read, kept as an empty sample
+                                with a NaN for label; or NULL: there are none */
 } mr_batch;
 
 /* ---- data: schemas ----------------------------------------------------------------- */
@@ -109,12 +109,12 @@ typedef enum mr_scale {
 /* A field. A key is the XXH3 hash of its bytes under the hash of the field's name; a missing
  * cell has a key of its own (a numeric field's with the value 1). Everything is copied. */
 typedef struct mr_field {
-    int32_t kind;        /* mr_field_kind */
-    const char *name;    /* distinct within the schema */
-    const char *column;  /* NULL for a cross */
-    int32_t separator;   /* MR_CATEGORIES: a byte */
-    int32_t scale;       /* MR_NUMERIC: mr_scale */
-    int32_t literal;     /* mean and deviation are given, not fitted */
+    int32_t kind;       /* mr_field_kind */
+    const char *name;   /* distinct within the schema */
+    const char *column; /* NULL for a cross */
+    int32_t separator;  /* MR_CATEGORIES: a byte */
+    int32_t scale;      /* MR_NUMERIC: mr_scale */
+    int32_t literal;    /* mean and deviation are given, not fitted */
     double mean, deviation;
     int32_t quantiles;   /* MR_BUCKET: number of buckets to fit, or 0: edges are given */
     const double *edges; /* [edges_n], ascending */
@@ -126,15 +126,15 @@ typedef struct mr_field {
 
 typedef struct mr_schema_options {
     const char *name;
-    int32_t separator; /* between cells: a byte */
-    int32_t header;    /* each file starts with a line of names */
-    int32_t trim;      /* blanks around a cell are no part of it */
-    int32_t quote;     /* a cell may stand in double quotes (RFC 4180) */
+    int32_t separator;          /* between cells: a byte */
+    int32_t header;             /* each file starts with a line of names */
+    int32_t trim;               /* blanks around a cell are no part of it */
+    int32_t quote;              /* a cell may stand in double quotes (RFC 4180) */
     const char *const *columns; /* names; NULL: the header's */
     size_t columns_n;
     const char *const *missing; /* cells that stand for none */
     size_t missing_n;
-    const char *label;  /* column; NULL: there is none */
+    const char *label;           /* column; NULL: there is none */
     const char *const *positive; /* cells that stand for 1; none: the label is a number */
     size_t positive_n;
     const char *const *negative; /* cells that stand for 0; none: all others */
@@ -225,9 +225,7 @@ int mr_schema_fit(mr_schema *s, const mr_reader_options *options);
 /* ---- table ----------------------------------------------------------------------- */
 
 /* An optimizer with its settings; see SEMANTICS in runtime/README.md. Unused ones are 0. */
-typedef enum mr_optim_kind {
-    MR_SGD, MR_ADAGRAD, MR_ADAM, MR_ADAMW, MR_FTRL
-} mr_optim_kind;
+typedef enum mr_optim_kind { MR_SGD, MR_ADAGRAD, MR_ADAM, MR_ADAMW, MR_FTRL } mr_optim_kind;
 
 typedef struct mr_optim {
     int32_t kind;        /* mr_optim_kind */
@@ -267,8 +265,8 @@ typedef struct mr_tape mr_tape;
 
 /* A table of n named columns (1 to 16), empty. id (from 0) numbers it in the store; name and
  * seed enter every fresh weight. */
-mr_table *mr_table_new(const char *name, uint32_t id, uint64_t seed,
-                       const mr_column *columns, size_t n);
+mr_table *mr_table_new(const char *name, uint32_t id, uint64_t seed, const mr_column *columns,
+                       size_t n);
 void mr_table_free(mr_table *t);
 
 /* Number of rows that were ever pushed. */
@@ -314,9 +312,9 @@ int mr_table_keys(mr_table *t, uint64_t from, size_t n, uint64_t *keys);
  * store first: when that fails, nothing was changed. */
 
 typedef enum mr_store_mode {
-    MR_STORE_READ,   /* writes nothing */
-    MR_STORE_WRITE,  /* it must exist */
-    MR_STORE_CREATE  /* made, with the directories above it, if it does not */
+    MR_STORE_READ,  /* writes nothing */
+    MR_STORE_WRITE, /* it must exist */
+    MR_STORE_CREATE /* made, with the directories above it, if it does not */
 } mr_store_mode;
 
 typedef struct mr_store mr_store;
@@ -372,7 +370,7 @@ typedef struct mr_param mr_param;
 mr_param *mr_param_new(const char *name, uint64_t seed, const int32_t *dim, size_t rank,
                        const mr_init *init, const mr_optim *optim, int trainable);
 void mr_param_free(mr_param *p);
-float *mr_param_data(mr_param *p);  /* owned by the param */
+float *mr_param_data(mr_param *p); /* owned by the param */
 mr_optim *mr_param_optim(mr_param *p);
 
 /* One optimizer step by the gradient of the backward passes since the last one, if any. */
@@ -436,11 +434,12 @@ double mr_tape_lookup_gradient(mr_tape *t, int lookup, int index);
 
 /* Pooling of column c of a lookup over the entries e of each sample s; x_e is an entry's value,
  * v_e the column of its row, [d]. */
-int mr_tape_pool_sum(mr_tape *t, int lookup, int c);    /* [n, d]: sum_e x_e v_e */
-int mr_tape_pool_mean(mr_tape *t, int lookup, int c);   /* [n, d]: the same / entries of s; 0 for none */
+int mr_tape_pool_sum(mr_tape *t, int lookup, int c); /* [n, d]: sum_e x_e v_e */
+int mr_tape_pool_mean(mr_tape *t, int lookup,
+                      int c); /* [n, d]: the same / entries of s; 0 for none */
 int mr_tape_pool_fields(mr_tape *t, int lookup, int c); /* [n, fields, d]: by field */
 int mr_tape_pool_fm(mr_tape *t, int lookup, int c);
-    /* [n, 1]: 1/2 sum_k ((sum_e x_e v_ek)^2 - sum_e (x_e v_ek)^2) */
+/* [n, 1]: 1/2 sum_k ((sum_e x_e v_ek)^2 - sum_e (x_e v_ek)^2) */
 
 /* act(x W + b): x [n, in], or of higher rank with in elements a sample; W [in, out]; b [out] or
  * -1 for none. act: 0 none, 1 relu, 2 sigmoid, 3 tanh. [n, out] */
@@ -452,8 +451,8 @@ int mr_tape_sub(mr_tape *t, int a, int b);
 int mr_tape_mul(mr_tape *t, int a, int b);
 int mr_tape_div(mr_tape *t, int a, int b);
 int mr_tape_affine(mr_tape *t, int a, double scale, double shift); /* scale a + shift */
-int mr_tape_relu(mr_tape *t, int a);    /* max(a, 0) */
-int mr_tape_sigmoid(mr_tape *t, int a); /* 1 / (1 + exp(-a)) */
+int mr_tape_relu(mr_tape *t, int a);                               /* max(a, 0) */
+int mr_tape_sigmoid(mr_tape *t, int a);                            /* 1 / (1 + exp(-a)) */
 int mr_tape_tanh(mr_tape *t, int a);
 
 /* In training each element is 0 with probability rate (a multiple of 2^-16), else a / (1 - rate):

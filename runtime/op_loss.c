@@ -5,8 +5,7 @@
 #include "kernel.h"
 #include "op_pool.h"
 
-/* ---- sum and mean of all elements: da = g, or g / count
- * ------------------------------------------ */
+/* ---- sum and mean of all elements: da = g, or g / count ---- */
 
 typedef struct reducing {
     const real *a;
@@ -70,8 +69,7 @@ int KERNEL(reduce_backward)(mr_tape *t, node *n)
     return 0;
 }
 
-/* ---- losses of a score a and a label y a sample, weighted by w, mean over n
- * --------------------------
+/* ---- losses of a score a and a label y a sample, weighted by w, mean over n ----
  *
  *     bce  max(a, 0) - a y + ln(1 + exp(-|a|))     da = w (sigmoid(a) - y) / n
  *     mse  (a - y)^2                               da = 2 w (a - y) / n */

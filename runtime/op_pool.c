@@ -9,7 +9,7 @@
 #include "op_pool.h"
 #include "kernel.h"
 
-/* ---- sum and mean: out[s, :] = scale_s sum_e x_e v_e, scale 1, or 1 / entries of s ----------- */
+/* ---- sum and mean: out[s, :] = scale_s sum_e x_e v_e, scale 1, or 1 / entries of s ---- */
 
 typedef struct pooling {
     const lookup *l;
@@ -211,8 +211,7 @@ int KERNEL(pool_mean_backward)(mr_tape *t, node *n)
     return pool_backward(t, n, sum_back_uniques);
 }
 
-/* ---- fields: out[s, f, :] = sum over the entries e of s whose field is f of x_e v_e ------------
- */
+/* ---- fields: out[s, f, :] = sum over the entries e of s whose field is f of x_e v_e ---- */
 
 /* Where entry e of sample s goes, in rows of out. */
 static INLINE size_t field_row(const pooling *p, size_t s, uint32_t e)

@@ -2,8 +2,7 @@
 #include "kernel.h"
 #include "op_pool.h"
 
-/* ---- concat: out[i, :] = a[i, :] next to b[i, :] next to ... -----------------------------------
- */
+/* ---- concat: out[i, :] = a[i, :] next to b[i, :] next to ... ---- */
 
 enum { ROWS = 128, SPAN = 1024 };
 
@@ -89,8 +88,7 @@ int KERNEL(concat_backward)(mr_tape *t, node *n)
     return 0;
 }
 
-/* ---- reshape: the same data
- * ------------------------------------------------------------------------ */
+/* ---- reshape: the same data ---- */
 
 int KERNEL(reshape_forward)(mr_tape *t, node *n)
 {

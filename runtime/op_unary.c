@@ -125,8 +125,7 @@ int KERNEL(unary_backward)(mr_tape *t, node *n)
     return unary_backward(t, n);
 }
 
-/* ---- dropout: n->a is the scale of what is kept, n->b the chance to drop, of 65536 ------------
- */
+/* ---- dropout: n->a is the scale of what is kept, n->b the chance to drop, of 65536 ---- */
 
 static void drop_piece(void *context, size_t piece)
 {

@@ -80,12 +80,31 @@ typedef struct operation_table {
     operation op[OP_COUNT];
 } operation_table;
 
+/* -1 after fail() if there is no node of that number. */
+int node_known(const mr_tape *t, int id);
 node *tape_node(mr_tape *t, int id); /* id is known to be on the tape */
 int node_number(mr_tape *t, const node *n);
 static inline node *node_in(mr_tape *t, const node *n, int i)
 {
     return tape_node(t, n->in[i]);
 }
+
+/* A new node, blank, that the tape does not have yet: node_keep() makes it the last one and returns
+ * its number. NULL after fail(). */
+node *node_next(mr_tape *t, op_code op);
+int node_keep(mr_tape *t);
+
+/* Gives a node the inputs in[0..inputs). One that is -1 is left out. */
+int node_inputs(mr_tape *t, node *n, const int *in, int inputs);
+
+/* Both, with the operation's forward between them. n NULL: -1, for node_next() has failed. */
+int node_record(mr_tape *t, node *n, const int *in, int inputs);
+
+/* What mr_tape_argument() collected, until its next call. */
+const int32_t *tape_arguments(mr_tape *t, int *n);
+
+/* A lookup of the tape by number; NULL after fail(). */
+lookup *tape_lookup(mr_tape *t, int number);
 
 /* Sets a shape and takes the data of a node from the arena. dim has `rank` elements. */
 int node_shape(node *n, int rank, const int32_t *dim);

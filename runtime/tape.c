@@ -35,7 +35,7 @@ struct mr_tape {
     int at; /* the node that backward looks at next, or -1 */
 };
 
-/* ---- the tape ---------------------------------------------------------------------------- */
+/* ---- the tape ---- */
 
 mr_tape *mr_tape_new(uint64_t seed, int real)
 {
@@ -106,7 +106,7 @@ uint64_t tape_stream(mr_tape *t, const node *n)
     return random_at(random_at(t->seed, t->step), (uint64_t)node_number(t, n));
 }
 
-/* ---- lookups ------------------------------------------------------------------------------- */
+/* ---- lookups ---- */
 
 int tape_lookup_add(mr_tape *t, lookup *l)
 {
@@ -114,6 +114,13 @@ int tape_lookup_add(mr_tape *t, lookup *l)
         return -1;
     t->lookup[t->lookups] = l;
     return (int)t->lookups++;
+}
+
+lookup *tape_lookup(mr_tape *t, int number)
+{
+    if (number < 0 || (size_t)number >= t->lookups)
+        return fail_null("tape: lookup %d is not among its %zu", number, t->lookups);
+    return t->lookup[number];
 }
 
 void *lookup_grad(mr_tape *t, const node *n, int *add)
@@ -146,92 +153,6 @@ static void lookups_finish(mr_tape *t)
     }
 }
 
-typedef struct keyed {
-    uint64_t key;
-    uint32_t entry;
-} keyed;
-
-static int keyed_compare(const void *pa, const void *pb)
-{
-    const keyed *a = pa, *b = pb;
-    if (a->key != b->key)
-        return a->key < b->key ? -1 : 1;
-    return (a->entry > b->entry) - (a->entry < b->entry);
-}
-
-static void sort(keyed *k, size_t n) /* shell sort: qsort may call malloc, and n is small */
-{
-    for (size_t gap = n / 2; gap; gap = gap == 2 ? 1 : gap * 5 / 11)
-        for (size_t i = gap; i < n; i++) {
-            keyed moving = k[i];
-            size_t j = i;
-            for (; j >= gap && keyed_compare(&k[j - gap], &moving) > 0; j -= gap)
-                k[j] = k[j - gap];
-            k[j] = moving;
-        }
-}
-
-int mr_tape_lookup(mr_tape *t, const mr_batch *b, const int32_t *dims, int columns,
-                   const double *rows, int unique)
-{
-    if (columns < 1 || columns > 32)
-        return fail("lookup: %d columns, expected 1 to 32", columns);
-    arena *a = t->arena;
-    size_t width = 0, entries = (size_t)b->entries;
-    for (int c = 0; c < columns; c++)
-        width += (size_t)dims[c];
-    lookup *l = arena_take(a, sizeof *l);
-    lookup_column *column = arena_take(a, sizeof *column * (size_t)columns);
-    keyed *order = arena_take(a, sizeof *order * entries);
-    uint32_t *at = arena_take(a, sizeof *at * entries);
-    uint32_t *start = arena_take(a, sizeof *start * ((size_t)unique + 1));
-    occurrence *o = arena_take(a, sizeof *o * entries);
-    void **row = arena_take(a, sizeof *row * (size_t)unique);
-    char *copy = arena_take(a, width * (size_t)unique * t->real);
-    if (!l || !column || !order || !at || !start || !o || !row || !copy)
-        return -1;
-    for (size_t e = 0; e < entries; e++)
-        order[e] = (keyed){b->keys[e], (uint32_t)e};
-    sort(order, entries);
-    size_t u = 0;
-    for (size_t i = 0; i < entries; i++) {
-        if (i == 0 || order[i].key != order[i - 1].key) {
-            if (u == (size_t)unique)
-                return fail("lookup: the batch has more than %d distinct keys", unique);
-            start[u++] = (uint32_t)i;
-        }
-        at[order[i].entry] = (uint32_t)u - 1;
-        o[i].entry = order[i].entry;
-    }
-    if (u != (size_t)unique)
-        return fail("lookup: the batch has %zu distinct keys, expected %d", u, unique);
-    start[u] = (uint32_t)entries;
-    for (size_t i = 0; i < entries; i++)
-        for (int32_t s = 0; s < b->n; s++)
-            if (o[i].entry >= b->offsets[s] && o[i].entry < b->offsets[s + 1])
-                o[i].sample = (uint32_t)s;
-    for (size_t i = 0, offset = 0; i < (size_t)columns; offset += (size_t)dims[i++])
-        column[i] = (lookup_column){"", (uint32_t)dims[i], (uint32_t)offset, (uint32_t)offset};
-    for (size_t i = 0; i < width * (size_t)unique; i++)
-        if (t->real == sizeof(double))
-            ((double *)copy)[i] = rows[i];
-        else
-            ((float *)copy)[i] = (float)rows[i];
-    for (size_t i = 0; i < (size_t)unique; i++)
-        row[i] = copy + i * width * t->real;
-    *l = (lookup){.batch = b,
-                  .table = "given",
-                  .column = column,
-                  .columns = (uint32_t)columns,
-                  .unique = (uint32_t)unique,
-                  .grad_width = (uint32_t)width,
-                  .at = at,
-                  .row = row,
-                  .start = t->training ? start : NULL,
-                  .occurrence = t->training ? o : NULL};
-    return tape_lookup_add(t, l);
-}
-
 static double real_at(const mr_tape *t, const void *p, size_t i)
 {
     return t->real == sizeof(double) ? ((const double *)p)[i] : (double)((const float *)p)[i];
@@ -239,11 +160,11 @@ static double real_at(const mr_tape *t, const void *p, size_t i)
 
 double mr_tape_lookup_gradient(mr_tape *t, int number, int index)
 {
-    const lookup *l = t->lookup[number];
-    return l->grad ? real_at(t, l->grad, (size_t)index) : 0;
+    const lookup *l = tape_lookup(t, number);
+    return l && l->grad ? real_at(t, l->grad, (size_t)index) : 0;
 }
 
-/* ---- nodes ----------------------------------------------------------------------------------- */
+/* ---- nodes ---- */
 
 node *tape_node(mr_tape *t, int id)
 {
@@ -311,15 +232,14 @@ int node_sink(mr_tape *t, node *n, sink *out)
     return 0;
 }
 
-static int known(const mr_tape *t, int id)
+int node_known(const mr_tape *t, int id)
 {
     if (id < 0 || id >= t->nodes)
         return fail("tape: node %d is not among its %d", id, t->nodes);
     return 0;
 }
 
-/* A new node, blank; not yet on the tape: node_keep() puts it there. */
-static node *node_next(mr_tape *t, op_code op)
+node *node_next(mr_tape *t, op_code op)
 {
     if ((size_t)t->nodes == t->chunks * CHUNK) {
         if (memory_reserve((void **)&t->chunk, &t->chunk_room, t->chunks + 1, sizeof *t->chunk))
@@ -334,13 +254,12 @@ static node *node_next(mr_tape *t, op_code op)
     return n;
 }
 
-static int node_keep(mr_tape *t)
+int node_keep(mr_tape *t)
 {
     return t->nodes++;
 }
 
-/* Gives a node the inputs in[0..inputs); one that is -1 is left out, and so are those behind. */
-static int node_inputs(mr_tape *t, node *n, const int *in, int inputs)
+int node_inputs(mr_tape *t, node *n, const int *in, int inputs)
 {
     while (inputs && in[inputs - 1] < 0)
         inputs--;
@@ -348,7 +267,7 @@ static int node_inputs(mr_tape *t, node *n, const int *in, int inputs)
     if (!copy)
         return -1;
     for (int i = 0; i < inputs; i++) {
-        if (in[i] >= 0 && known(t, in[i]))
+        if (in[i] >= 0 && node_known(t, in[i]))
             return -1;
         copy[i] = in[i];
         if (in[i] >= 0 && t->training && tape_node(t, in[i])->needs_grad)
@@ -359,15 +278,29 @@ static int node_inputs(mr_tape *t, node *n, const int *in, int inputs)
     return 0;
 }
 
-static int record(mr_tape *t, node *n, const int *in, int inputs)
+int node_record(mr_tape *t, node *n, const int *in, int inputs)
 {
     if (!n || node_inputs(t, n, in, inputs) || t->table->op[n->op].forward(t, n))
         return -1;
     return node_keep(t);
 }
 
-/* ---- what a node holds
- * --------------------------------------------------------------------------- */
+int mr_tape_argument(mr_tape *t, int a)
+{
+    if (t->arguments == ARGUMENTS_MAX)
+        return fail("tape: an operation of more than %d tensors", ARGUMENTS_MAX);
+    t->argument[t->arguments++] = a;
+    return 0;
+}
+
+const int32_t *tape_arguments(mr_tape *t, int *n)
+{
+    *n = t->arguments;
+    t->arguments = 0;
+    return t->argument;
+}
+
+/* ---- what a node holds ---- */
 
 int mr_tape_nodes(const mr_tape *t)
 {
@@ -376,12 +309,12 @@ int mr_tape_nodes(const mr_tape *t)
 
 int mr_tape_rank(mr_tape *t, int a)
 {
-    return known(t, a) ? -1 : tape_node(t, a)->rank;
+    return node_known(t, a) ? -1 : tape_node(t, a)->rank;
 }
 
 int mr_tape_dim(mr_tape *t, int a, int axis)
 {
-    if (known(t, a))
+    if (node_known(t, a))
         return -1;
     node *n = tape_node(t, a);
     if (axis < 0 || axis >= n->rank)
@@ -391,12 +324,12 @@ int mr_tape_dim(mr_tape *t, int a, int axis)
 
 int mr_tape_elements(mr_tape *t, int a)
 {
-    return known(t, a) ? -1 : (int)tape_node(t, a)->count;
+    return node_known(t, a) ? -1 : (int)tape_node(t, a)->count;
 }
 
 void *mr_tape_data(mr_tape *t, int a)
 {
-    return known(t, a) ? NULL : tape_node(t, a)->data;
+    return node_known(t, a) ? NULL : tape_node(t, a)->data;
 }
 
 const float *mr_tape_floats(mr_tape *t, int a)
@@ -408,14 +341,14 @@ const float *mr_tape_floats(mr_tape *t, int a)
 
 double mr_tape_scalar(mr_tape *t, int a, int index)
 {
-    if (known(t, a) || index < 0 || (size_t)index >= tape_node(t, a)->count)
+    if (node_known(t, a) || index < 0 || (size_t)index >= tape_node(t, a)->count)
         return (double)NAN;
     return real_at(t, tape_node(t, a)->data, (size_t)index);
 }
 
 double mr_tape_gradient(mr_tape *t, int a, int index)
 {
-    if (known(t, a) || index < 0 || (size_t)index >= tape_node(t, a)->count)
+    if (node_known(t, a) || index < 0 || (size_t)index >= tape_node(t, a)->count)
         return (double)NAN;
     node *n = tape_node(t, a);
     if (!n->has_grad || !n->keeps_grad)
@@ -423,8 +356,7 @@ double mr_tape_gradient(mr_tape *t, int a, int index)
     return real_at(t, n->grad, (size_t)index);
 }
 
-/* ---- leaves
- * ---------------------------------------------------------------------------------------- */
+/* ---- leaves ---- */
 
 /* Copies count reals from floats or doubles (one of them NULL) into the arena. */
 static void *copied(mr_tape *t, size_t count, const float *f, const double *d)
@@ -508,206 +440,7 @@ int mr_tape_constant(mr_tape *t, double value)
     return mr_tape_leaf(t, &one, 1, &value, 0);
 }
 
-/* ---- operations
- * -------------------------------------------------------------------------------------- */
-
-static int pool(mr_tape *t, op_code op, int number, int c)
-{
-    if (number < 0 || (size_t)number >= t->lookups)
-        return fail("tape: lookup %d is not among its %zu", number, t->lookups);
-    lookup *l = t->lookup[number];
-    if (c < 0 || (uint32_t)c >= l->columns)
-        return fail("table %s: column %d is not among its %u", l->table, c, l->columns);
-    node *n = node_next(t, op);
-    if (!n)
-        return -1;
-    n->lookup = l;
-    n->column = &l->column[c];
-    n->needs_grad = (uint8_t)t->training;
-    if (t->table->op[op].forward(t, n))
-        return -1;
-    return node_keep(t);
-}
-
-int mr_tape_pool_sum(mr_tape *t, int lookup, int c)
-{
-    return pool(t, OP_POOL_SUM, lookup, c);
-}
-
-int mr_tape_pool_mean(mr_tape *t, int lookup, int c)
-{
-    return pool(t, OP_POOL_MEAN, lookup, c);
-}
-
-int mr_tape_pool_fields(mr_tape *t, int lookup, int c)
-{
-    return pool(t, OP_POOL_FIELDS, lookup, c);
-}
-
-int mr_tape_pool_fm(mr_tape *t, int lookup, int c)
-{
-    return pool(t, OP_POOL_FM, lookup, c);
-}
-
-int mr_tape_linear(mr_tape *t, int x, int w, int b, int act)
-{
-    if (act < LINEAR_NONE || act > LINEAR_TANH)
-        return fail("linear: activation %d is unknown", act);
-    node *n = node_next(t, OP_LINEAR);
-    if (n)
-        n->code = act;
-    return record(t, n, (const int[]){x, w, b}, 3);
-}
-
-static int binary(mr_tape *t, op_code op, int a, int b)
-{
-    return record(t, node_next(t, op), (const int[]){a, b}, 2);
-}
-
-int mr_tape_add(mr_tape *t, int a, int b)
-{
-    return binary(t, OP_ADD, a, b);
-}
-
-int mr_tape_sub(mr_tape *t, int a, int b)
-{
-    return binary(t, OP_SUB, a, b);
-}
-
-int mr_tape_mul(mr_tape *t, int a, int b)
-{
-    return binary(t, OP_MUL, a, b);
-}
-
-int mr_tape_div(mr_tape *t, int a, int b)
-{
-    return binary(t, OP_DIV, a, b);
-}
-
-/* An operation on one tensor, with two settings. */
-static int unary(mr_tape *t, op_code op, int a, double first, double second)
-{
-    node *n = node_next(t, op);
-    if (n) {
-        n->a = first;
-        n->b = second;
-    }
-    return record(t, n, &a, 1);
-}
-
-int mr_tape_affine(mr_tape *t, int a, double scale, double shift)
-{
-    return unary(t, OP_AFFINE, a, scale, shift);
-}
-
-int mr_tape_relu(mr_tape *t, int a)
-{
-    return unary(t, OP_RELU, a, 0, 0);
-}
-
-int mr_tape_sigmoid(mr_tape *t, int a)
-{
-    return unary(t, OP_SIGMOID, a, 0, 0);
-}
-
-int mr_tape_tanh(mr_tape *t, int a)
-{
-    return unary(t, OP_TANH, a, 0, 0);
-}
-
-int mr_tape_dropout(mr_tape *t, int a, double rate)
-{
-    if (!(rate >= 0 && rate < 1))
-        return fail("dropout: rate is %g, expected 0 to below 1", rate);
-    if (!t->training || rate == 0)
-        return known(t, a) ? -1 : a;
-    return unary(t, OP_DROPOUT, a, rate, 0);
-}
-
-int mr_tape_batch_norm(mr_tape *t, int a, int gamma, int beta, mr_param *mean, mr_param *variance,
-                       double momentum, double eps)
-{
-    node *n = node_next(t, OP_BATCH_NORM);
-    if (n) {
-        n->a = momentum;
-        n->b = eps;
-        n->param[0] = mean;
-        n->param[1] = variance;
-    }
-    return record(t, n, (const int[]){a, gamma, beta}, 3);
-}
-
-int mr_tape_argument(mr_tape *t, int a)
-{
-    if (t->arguments == ARGUMENTS_MAX)
-        return fail("tape: an operation of more than %d tensors", ARGUMENTS_MAX);
-    t->argument[t->arguments++] = a;
-    return 0;
-}
-
-static int arguments_take(mr_tape *t)
-{
-    int n = t->arguments;
-    t->arguments = 0;
-    return n;
-}
-
-int mr_tape_concat(mr_tape *t)
-{
-    int n = arguments_take(t);
-    if (n == 0)
-        return fail("concat: expected tensors, got none");
-    return record(t, node_next(t, OP_CONCAT), t->argument, n);
-}
-
-int mr_tape_user(mr_tape *t, int rank, int d0, int d1, int d2, int d3)
-{
-    int inputs = arguments_take(t);
-    const int32_t dim[] = {d0, d1, d2, d3};
-    node *n = node_next(t, OP_USER);
-    if (!n)
-        return -1;
-    if (rank < 1 || rank > RANK_MAX)
-        return fail("operation: its shape has %d dimensions, expected 1 to %d", rank, RANK_MAX);
-    if (node_inputs(t, n, t->argument, inputs) || node_shape(n, rank, dim) || node_data(t, n))
-        return -1;
-    return node_keep(t);
-}
-
-int mr_tape_reshape(mr_tape *t, int a, int rank, int d0, int d1, int d2, int d3)
-{
-    node *n = node_next(t, OP_RESHAPE);
-    if (!n)
-        return -1;
-    if (rank < 1 || rank > RANK_MAX)
-        return fail("reshape: %d dimensions, expected 1 to %d", rank, RANK_MAX);
-    n->rank = rank;
-    memcpy(n->dim, (const int32_t[]){d0, d1, d2, d3}, sizeof n->dim);
-    return record(t, n, &a, 1);
-}
-
-int mr_tape_sum(mr_tape *t, int a)
-{
-    return unary(t, OP_SUM, a, 0, 0);
-}
-
-int mr_tape_mean(mr_tape *t, int a)
-{
-    return unary(t, OP_MEAN, a, 0, 0);
-}
-
-int mr_tape_bce(mr_tape *t, int logits, int labels, int weights)
-{
-    return record(t, node_next(t, OP_BCE), (const int[]){logits, labels, weights}, 3);
-}
-
-int mr_tape_mse(mr_tape *t, int a, int labels, int weights)
-{
-    return record(t, node_next(t, OP_MSE), (const int[]){a, labels, weights}, 3);
-}
-
-/* ---- backward
- * ------------------------------------------------------------------------------------------ */
+/* ---- backward ---- */
 
 int mr_tape_backward_next(mr_tape *t)
 {
@@ -728,7 +461,7 @@ int mr_tape_backward_next(mr_tape *t)
 
 int mr_tape_backward(mr_tape *t, int from)
 {
-    if (known(t, from))
+    if (node_known(t, from))
         return -1;
     node *loss = tape_node(t, from);
     if (!t->training)
@@ -758,12 +491,12 @@ int mr_tape_backward(mr_tape *t, int from)
 
 void *mr_tape_user_grad(mr_tape *t, int a)
 {
-    return known(t, a) ? NULL : tape_node(t, a)->grad;
+    return node_known(t, a) ? NULL : tape_node(t, a)->grad;
 }
 
 void *mr_tape_user_sink(mr_tape *t, int a, int input)
 {
-    if (known(t, a))
+    if (node_known(t, a))
         return NULL;
     node *n = tape_node(t, a);
     if (input < 0 || input >= n->inputs)

@@ -399,7 +399,7 @@ function Model:batches(part, options)
   o.seed = o.seed or self.seed
   o.from = { epoch = tonumber(self.position.epoch), sample = tonumber(self.position.sample) }
   if self.schema and not self.schema:fitted() then
-    self.schema:fit { files = part }
+    self.schema:fit { files = part, split = o.split }
   end
   if self.store and not self.described then self:commit() end
   return own_iterator(self, self.data:batches(part, o))

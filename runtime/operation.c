@@ -1,0 +1,184 @@
+/* operation.c - what records an operation: its settings go into a new node, its inputs are looked
+ * up, and its forward function checks shapes and computes (op_*.c, by way of node_record()). In the
+ * order of the header. */
+#include "operation.h"
+
+#include <string.h>
+
+static int pool(mr_tape *t, op_code op, int number, int c)
+{
+    lookup *l = tape_lookup(t, number);
+    node *n = node_next(t, op);
+    if (!l || !n)
+        return -1;
+    if (c < 0 || (uint32_t)c >= l->columns)
+        return fail("table %s: column %d is not among its %u", l->table, c, l->columns);
+    n->lookup = l;
+    n->column = &l->column[c];
+    n->needs_grad = (uint8_t)tape_training(t);
+    return node_record(t, n, NULL, 0);
+}
+
+int mr_tape_pool_sum(mr_tape *t, int lookup, int c)
+{
+    return pool(t, OP_POOL_SUM, lookup, c);
+}
+
+int mr_tape_pool_mean(mr_tape *t, int lookup, int c)
+{
+    return pool(t, OP_POOL_MEAN, lookup, c);
+}
+
+int mr_tape_pool_fields(mr_tape *t, int lookup, int c)
+{
+    return pool(t, OP_POOL_FIELDS, lookup, c);
+}
+
+int mr_tape_pool_fm(mr_tape *t, int lookup, int c)
+{
+    return pool(t, OP_POOL_FM, lookup, c);
+}
+
+int mr_tape_linear(mr_tape *t, int x, int w, int b, int act)
+{
+    if (act < LINEAR_NONE || act > LINEAR_TANH)
+        return fail("linear: activation %d is unknown", act);
+    node *n = node_next(t, OP_LINEAR);
+    if (n)
+        n->code = act;
+    return node_record(t, n, (const int[]){x, w, b}, 3);
+}
+
+static int binary(mr_tape *t, op_code op, int a, int b)
+{
+    return node_record(t, node_next(t, op), (const int[]){a, b}, 2);
+}
+
+int mr_tape_add(mr_tape *t, int a, int b)
+{
+    return binary(t, OP_ADD, a, b);
+}
+
+int mr_tape_sub(mr_tape *t, int a, int b)
+{
+    return binary(t, OP_SUB, a, b);
+}
+
+int mr_tape_mul(mr_tape *t, int a, int b)
+{
+    return binary(t, OP_MUL, a, b);
+}
+
+int mr_tape_div(mr_tape *t, int a, int b)
+{
+    return binary(t, OP_DIV, a, b);
+}
+
+/* An operation on one tensor, with two settings. */
+static int unary(mr_tape *t, op_code op, int a, double first, double second)
+{
+    node *n = node_next(t, op);
+    if (n) {
+        n->a = first;
+        n->b = second;
+    }
+    return node_record(t, n, &a, 1);
+}
+
+int mr_tape_affine(mr_tape *t, int a, double scale, double shift)
+{
+    return unary(t, OP_AFFINE, a, scale, shift);
+}
+
+int mr_tape_relu(mr_tape *t, int a)
+{
+    return unary(t, OP_RELU, a, 0, 0);
+}
+
+int mr_tape_sigmoid(mr_tape *t, int a)
+{
+    return unary(t, OP_SIGMOID, a, 0, 0);
+}
+
+int mr_tape_tanh(mr_tape *t, int a)
+{
+    return unary(t, OP_TANH, a, 0, 0);
+}
+
+int mr_tape_dropout(mr_tape *t, int a, double rate)
+{
+    if (!(rate >= 0 && rate < 1))
+        return fail("dropout: rate is %g, expected 0 to below 1", rate);
+    if (!tape_training(t) || rate == 0)
+        return node_known(t, a) ? -1 : a;
+    return unary(t, OP_DROPOUT, a, rate, 0);
+}
+
+int mr_tape_batch_norm(mr_tape *t, int a, int gamma, int beta, mr_param *mean, mr_param *variance,
+                       double momentum, double eps)
+{
+    node *n = node_next(t, OP_BATCH_NORM);
+    if (n) {
+        n->a = momentum;
+        n->b = eps;
+        n->param[0] = mean;
+        n->param[1] = variance;
+    }
+    return node_record(t, n, (const int[]){a, gamma, beta}, 3);
+}
+
+int mr_tape_concat(mr_tape *t)
+{
+    int n;
+    const int32_t *in = tape_arguments(t, &n);
+    if (n == 0)
+        return fail("concat: expected tensors, got none");
+    return node_record(t, node_next(t, OP_CONCAT), in, n);
+}
+
+int mr_tape_user(mr_tape *t, int rank, int d0, int d1, int d2, int d3)
+{
+    int inputs;
+    const int32_t *in = tape_arguments(t, &inputs);
+    const int32_t dim[] = {d0, d1, d2, d3};
+    node *n = node_next(t, OP_USER);
+    if (!n)
+        return -1;
+    if (rank < 1 || rank > RANK_MAX)
+        return fail("operation: its shape has %d dimensions, expected 1 to %d", rank, RANK_MAX);
+    if (node_inputs(t, n, in, inputs) || node_shape(n, rank, dim) || node_data(t, n))
+        return -1;
+    return node_keep(t);
+}
+
+int mr_tape_reshape(mr_tape *t, int a, int rank, int d0, int d1, int d2, int d3)
+{
+    node *n = node_next(t, OP_RESHAPE);
+    if (!n)
+        return -1;
+    if (rank < 1 || rank > RANK_MAX)
+        return fail("reshape: %d dimensions, expected 1 to %d", rank, RANK_MAX);
+    n->rank = rank;
+    memcpy(n->dim, (const int32_t[]){d0, d1, d2, d3}, sizeof n->dim);
+    return node_record(t, n, &a, 1);
+}
+
+int mr_tape_sum(mr_tape *t, int a)
+{
+    return unary(t, OP_SUM, a, 0, 0);
+}
+
+int mr_tape_mean(mr_tape *t, int a)
+{
+    return unary(t, OP_MEAN, a, 0, 0);
+}
+
+int mr_tape_bce(mr_tape *t, int logits, int labels, int weights)
+{
+    return node_record(t, node_next(t, OP_BCE), (const int[]){logits, labels, weights}, 3);
+}
+
+int mr_tape_mse(mr_tape *t, int a, int labels, int weights)
+{
+    return node_record(t, node_next(t, OP_MSE), (const int[]){a, labels, weights}, 3);
+}
