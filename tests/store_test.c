@@ -1,0 +1,756 @@
+/* store_test.c - the store under kills, faults and damage: `store_test [SEED]`, and its speed:
+ * `store_test bench DIR [ROWS]`.
+ *
+ * What a store holds after step n is a function of n alone (`advance`), so whatever was committed,
+ * killed, kept and restored before, its digest must be digest[n]. Calls of write, sync, link and
+ * the like pass through functions of this file on their way to libc, which can fail the n-th. */
+#include <dirent.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base.h"
+#include "file.h"
+
+enum { STEPS = 150, KEYS = 120, DIM = 23 };
+
+static char root[256], digest[STEPS + 1][33];
+
+/* ---- faults ---- */
+
+static atomic_int fault_in = -1; /* calls until one fails; -1: none does */
+static int fault_errno, fault_sticky;
+static atomic_int faulted;
+
+static int fault(void)
+{
+    int left = atomic_load(&fault_in);
+    if (left < 0)
+        return 0;
+    if (left > 0 && atomic_fetch_sub(&fault_in, 1) > 0)
+        return 0;
+    if (!fault_sticky)
+        atomic_store(&fault_in, -1);
+    atomic_fetch_add(&faulted, 1);
+    errno = fault_errno;
+    return 1;
+}
+
+/* An entry before libc's: fails when it is its turn. Writes to the terminal are let through, and a
+ * full disk still takes names. */
+#define EXPORT __attribute__((visibility("default")))
+#define PASS(type, name, parameters, arguments, counts)                                            \
+    EXPORT type name parameters;                                                                   \
+    EXPORT type name parameters                                                                    \
+    {                                                                                              \
+        static type(*real) parameters;                                                             \
+        if (!real)                                                                                 \
+            *(void **)&real = dlsym(RTLD_NEXT, #name);                                             \
+        return (counts) && fault() ? (type)-1 : real arguments;                                    \
+    }
+PASS(ssize_t, write, (int fd, const void *b, size_t n), (fd, b, n), fd > 2)
+PASS(ssize_t, pwrite, (int fd, const void *b, size_t n, off_t at), (fd, b, n, at), 1)
+PASS(ssize_t, pwrite64, (int fd, const void *b, size_t n, off64_t at), (fd, b, n, at), 1)
+PASS(int, fsync, (int fd), (fd), 1)
+PASS(int, fdatasync, (int fd), (fd), 1)
+PASS(int, link, (const char *from, const char *to), (from, to), !fault_sticky)
+PASS(int, rename, (const char *from, const char *to), (from, to), !fault_sticky)
+PASS(int, mkdir, (const char *path, mode_t mode), (path, mode), 1)
+
+/* ---- reporting ---- */
+
+static int failures;
+
+static int check(int good, const char *format, ...)
+{
+    if (!good) {
+        char what[512];
+        va_list args;
+        va_start(args, format);
+        vsnprintf(what, sizeof what, format, args);
+        va_end(args);
+        printf("  %s (last error: %s)\n", what, mr_error());
+        failures++;
+    }
+    return good;
+}
+
+static void report(const char *name, int before)
+{
+    printf("%s %s\n", failures == before ? "ok" : "not ok", name);
+    fflush(stdout);
+}
+
+static void must(int good, const char *what)
+{
+    if (good)
+        return;
+    printf("not ok %s\n  %s\n", what, mr_error());
+    fflush(stdout);
+    _exit(1);
+}
+
+/* ---- a table and what each step does to it ---- */
+
+static mr_tape *tape;
+
+static mr_table *table_make(void)
+{
+    mr_column column = {.name = "v", .dim = DIM};
+    column.init.kind = MR_UNIFORM;
+    column.init.a = -1;
+    column.init.b = 1;
+    column.optim.kind = MR_ADAGRAD;
+    column.optim.lr = 0.1f;
+    column.optim.eps = 1e-8f;
+    mr_table *t = mr_table_new("t", 7, 42, &column, 1);
+    must(t != NULL, "table");
+    return t;
+}
+
+static void push(mr_table *t, const uint64_t *keys, int n, uint64_t step)
+{
+    uint32_t *offsets = memory_new((size_t)(n + 1) * 4);
+    for (int i = 0; i <= n; i++)
+        offsets[i] = (uint32_t)i;
+    mr_batch batch = {.n = n, .entries = n, .fields = 1, .keys = keys, .offsets = offsets};
+    mr_tape_begin(tape, 1, (double)step);
+    int lookup = mr_table_pull(t, tape, &batch);
+    int rows = lookup < 0 ? -1 : mr_tape_pool_sum(tape, lookup, 0);
+    int squares = rows < 0 ? -1 : mr_tape_mul(tape, rows, rows);
+    int sum = squares < 0 ? -1 : mr_tape_sum(tape, squares);
+    must(sum >= 0 && mr_tape_backward(tape, sum) == -2, "gradient");
+    must(mr_table_push(t, step) >= 0, "push");
+    mr_tape_reset(tape);
+    memory_free(offsets);
+}
+
+static void advance(mr_table *t, uint64_t step)
+{
+    uint64_t keys[KEYS];
+    for (int i = 0; i < KEYS; i++)
+        keys[i] = mix64(random_at(step, (uint64_t)i) % 1000);
+    push(t, keys, KEYS, step);
+}
+
+static int commit(mr_store *s, mr_table *t, uint64_t step)
+{
+    char state[64];
+    snprintf(state, sizeof state, "step %llu", (unsigned long long)step);
+    if (mr_commit_begin(s) || mr_commit_put(s, "state", "overwritten", 11) ||
+        mr_commit_put(s, "empty", "", 0) || mr_commit_table(s, t) ||
+        mr_commit_put(s, "state", state, strlen(state))) {
+        mr_commit_abort(s);
+        return -1;
+    }
+    return mr_commit_end(s, step);
+}
+
+static const char *at(const char *name)
+{
+    static char path[4][300];
+    static int next;
+    char *p = path[next++ & 3];
+    snprintf(p, 300, "%s/%s", root, name);
+    return p;
+}
+
+static void expected_make(void)
+{
+    mr_store *s = mr_store_open(at("reference/deep/er"), MR_STORE_CREATE);
+    mr_table *t = table_make();
+    must(s && !mr_store_digest(s, digest[0]), "reference");
+    for (uint64_t step = 1; step <= STEPS; step++) {
+        advance(t, step);
+        must(!commit(s, t, step) && !mr_store_digest(s, digest[step]), "reference");
+    }
+    mr_store_close(s);
+    mr_table_free(t);
+    must(!file_write(at("digests"), digest, sizeof digest), "digests");
+}
+
+/* Whether a store is at a step, to the byte. */
+static int is_at(mr_store *s, uint64_t step)
+{
+    char hex[33], state[64];
+    snprintf(state, sizeof state, "step %llu", (unsigned long long)step);
+    if (mr_store_digest(s, hex) || mr_store_number(s, "step") != (double)step ||
+        strcmp(hex, digest[step]))
+        return 0;
+    return step == 0 ||
+           (mr_store_get(s, "state") == 1 && mr_store_value_len(s) == (double)strlen(state) &&
+            !memcmp(mr_store_value(s), state, strlen(state)));
+}
+
+static mr_store *store_made(const char *name, uint64_t steps)
+{
+    must(!tree_remove(at(name)), "remove");
+    mr_store *s = mr_store_open(at(name), MR_STORE_CREATE);
+    mr_table *t = table_make();
+    must(s != NULL, "create");
+    for (uint64_t step = 1; step <= steps; step++) {
+        advance(t, step);
+        must(!commit(s, t, step), "commit");
+    }
+    mr_table_free(t);
+    return s;
+}
+
+/* ---- kills ---- */
+
+typedef struct event {
+    char begun, kind; /* kind: commit, keep, restore */
+    uint16_t step;    /* the store's after it; for a keep: what is kept */
+} event;
+
+static void child_runs(int out, uint64_t seed, int kept)
+{
+    mr_store *s = mr_store_open(at("killed"), MR_STORE_CREATE);
+    if (!s) {
+        fprintf(stderr, "  child: %s\n", mr_error());
+        _exit(3);
+    }
+    mr_table *t = table_make();
+    if (mr_store_load(s, t))
+        _exit(4);
+    uint64_t step = (uint64_t)mr_store_number(s, "step");
+    for (uint64_t i = 0;; i++) {
+        uint64_t dice = random_at(seed, i) % 8;
+        event e = {1, 'c', (uint16_t)(step + 1)};
+        if (dice == 0)
+            e = (event){1, 'k', (uint16_t)step};
+        else if ((dice == 1 || step == STEPS) && kept >= 0)
+            e = (event){1, 'r', (uint16_t)kept};
+        else if (step == STEPS)
+            continue;
+        int bad = write(out, &e, sizeof e) != sizeof e;
+        if (e.kind == 'c') {
+            advance(t, e.step);
+            bad |= commit(s, t, e.step);
+        } else if (e.kind == 'k') {
+            bad |= mr_store_checkpoint(s, "best");
+            kept = e.step;
+        } else {
+            bad |= mr_store_restore(s, "best");
+            mr_table_clear(t);
+            bad |= mr_store_load(s, t);
+        }
+        step = e.step;
+        e.begun = 0;
+        bad |= write(out, &e, sizeof e) != sizeof e;
+        if (bad || !is_at(s, e.kind == 'k' ? step : e.step)) {
+            fprintf(stderr, "  child at %c to step %d: %s\n", e.kind, e.step, mr_error());
+            _exit(5);
+        }
+    }
+}
+
+/* Starts this program anew, since RocksDB's threads do not survive a fork, to do `role`. */
+static pid_t start(const char *role, uint64_t seed, int kept, int out)
+{
+    char text[3][32];
+    snprintf(text[0], 32, "%llu", (unsigned long long)seed);
+    snprintf(text[1], 32, "%d", kept);
+    snprintf(text[2], 32, "%d", out);
+    pid_t pid = fork();
+    if (!pid) {
+        execl("/proc/self/exe", "store_test", "child", root, role, text[0], text[1], text[2], NULL);
+        _exit(9);
+    }
+    return pid;
+}
+
+static void kill_test(uint64_t seed, int kills)
+{
+    int before = failures, kept = -1, kept_begun = -1;
+    uint64_t last = 0;
+    must(!tree_remove(at("killed")), "remove");
+    for (int k = 0; k < kills && failures == before; k++) {
+        int pipes[2];
+        must(!pipe(pipes), "pipe");
+        must(!fcntl(pipes[0], F_SETFD, FD_CLOEXEC), "pipe");
+        pid_t pid = start("runs", seed + (uint64_t)k, kept, pipes[1]);
+        close(pipes[1]);
+        usleep((unsigned)(random_at(seed, 1000 + (uint64_t)k) % 120000));
+        int status;
+        kill(pid, SIGKILL);
+        waitpid(pid, &status, 0);
+        check(WIFSIGNALED(status), "kill %d: the child ended by itself with status %d", k,
+              WEXITSTATUS(status));
+        uint64_t begun = last;
+        event e;
+        while (read(pipes[0], &e, sizeof e) == sizeof e) {
+            if (e.kind == 'k') {
+                kept_begun = e.step;
+                kept = e.begun ? kept : e.step;
+            } else {
+                begun = e.step;
+                last = e.begun ? last : e.step;
+            }
+        }
+        close(pipes[0]);
+        if (access(at("killed"), F_OK)) {
+            check(last == 0, "kill %d: there is no store, but step %d was acknowledged", k,
+                  (int)last);
+            continue;
+        }
+        mr_store *r = mr_store_open(at("killed"), MR_STORE_READ);
+        if (!check(r != NULL, "kill %d: could not be read", k))
+            break;
+        uint64_t now = (uint64_t)mr_store_number(r, "step");
+        check((now == last || now == begun) && is_at(r, now),
+              "kill %d: the store is at step %d, acknowledged %d, under way %d", k, (int)now,
+              (int)last, (int)begun);
+        mr_store_close(r);
+        last = now;
+        if (kept_begun < 0 || k % 4)
+            continue;
+        mr_store *s = mr_store_open(at("killed"), MR_STORE_WRITE);
+        if (!check(s != NULL && is_at(s, now), "kill %d: could not be opened for writing", k))
+            break;
+        int rc = mr_store_restore(s, "best");
+        last = (uint64_t)mr_store_number(s, "step");
+        check(kept < 0 || (!rc && ((int)last == kept || (int)last == kept_begun) && is_at(s, last)),
+              "kill %d: kept %d or %d, restored %d", k, kept, kept_begun, (int)last);
+        if (!rc)
+            kept = (int)last;
+        mr_store_close(s);
+    }
+    report("after SIGKILL at any instant of commits, checkpoints and restores the store is exactly "
+           "at a state acknowledged or under way",
+           before);
+}
+
+/* ---- faults ---- */
+
+static void fault_test(const char *name, int error, int sticky)
+{
+    int before = failures, reached = 0;
+    mr_store *s = store_made("faulty", 2);
+    mr_table *t = table_make();
+    must(!mr_store_load(s, t), "load");
+    uint64_t step = 2;
+    for (int n = 0; failures == before && step < STEPS - 1; n++) {
+        advance(t, step + 1);
+        fault_errno = error;
+        fault_sticky = sticky;
+        atomic_store(&faulted, 0);
+        atomic_store(&fault_in, n);
+        int bad = commit(s, t, step + 1);
+        atomic_store(&fault_in, -1);
+        if (!atomic_load(&faulted)) {
+            check(!bad, "a commit without fault failed");
+            step++;
+            break;
+        }
+        reached++;
+        if (bad) {
+            check(mr_error()[0] != 0, "no message");
+            mr_store *r = mr_store_open(at("faulty"), MR_STORE_READ);
+            check(r != NULL, "fault %d: could not be read", n);
+            uint64_t now = r ? (uint64_t)mr_store_number(r, "step") : 0;
+            check(r && (now == step || now == step + 1) && is_at(r, now),
+                  "fault %d: a reader finds step %d after a failed commit to %d", n, (int)now,
+                  (int)step + 1);
+            mr_store_close(r);
+            check(!commit(s, t, step + 1), "fault %d: the next commit failed too", n);
+        }
+        step++;
+        check(is_at(s, step), "fault %d: not at step %d", n, (int)step);
+    }
+    check(reached > 10, "only %d calls were met", reached);
+    mr_store_close(s);
+    s = mr_store_open(at("faulty"), MR_STORE_WRITE);
+    check(s && is_at(s, step), "after reopening it is not at step %d", (int)step);
+    mr_store_close(s);
+    mr_table_free(t);
+    report(name, before);
+}
+
+static void restore_fault_test(void)
+{
+    int before = failures, failed = 0;
+    mr_store *s = store_made("faulty", 3);
+    mr_table *t = table_make();
+    must(!mr_store_load(s, t) && !mr_store_checkpoint(s, "best"), "keep");
+    advance(t, 4);
+    must(!commit(s, t, 4), "commit");
+    for (int n = 0; failures == before; n++) {
+        fault_errno = EIO;
+        fault_sticky = 0;
+        atomic_store(&faulted, 0);
+        atomic_store(&fault_in, n);
+        int bad = n & 1 ? mr_store_checkpoint(s, "other") : mr_store_restore(s, "best");
+        int reached = atomic_load(&faulted);
+        atomic_store(&fault_in, -1);
+        failed += bad != 0;
+        uint64_t now = (uint64_t)mr_store_number(s, "step");
+        if (!bad && !(n & 1))
+            check(now == 3, "restored to step %d", (int)now);
+        check((now == 3 || now == 4) && is_at(s, now), "fault %d: it is not at step %d", n,
+              (int)now);
+        if (now == 3) {
+            mr_table_clear(t);
+            must(!mr_store_load(s, t), "load");
+            advance(t, 4);
+            check(!commit(s, t, 4) && is_at(s, 4), "fault %d: no commit after it", n);
+        }
+        if (!reached && n > 20)
+            break;
+    }
+    check(failed > 10, "only %d faults had an effect", failed);
+    mr_store_close(s);
+    mr_table_free(t);
+    report("a checkpoint or restore whose n-th call fails leaves the state before or after",
+           before);
+}
+
+/* ---- damage ---- */
+
+static void copy_store(const char *from, const char *to)
+{
+    char command[700];
+    snprintf(command, sizeof command, "rm -rf %s && cp -a %s %s", to, from, to);
+    must(!system(command), "copy");
+}
+
+static void commit_file_copy(const char *from, const char *to)
+{
+    char command[700];
+    snprintf(command, sizeof command, "cp %s/COMMIT %s/COMMIT", from, to);
+    must(!system(command), "copy");
+}
+
+static int refused(const char *name, int mode, const char *why)
+{
+    mr_store *s = mr_store_open(at(name), mode);
+    int good = !s && strstr(mr_error(), why) && strstr(mr_error(), at(name));
+    mr_store_close(s);
+    return good;
+}
+
+static void commit_file_test(void)
+{
+    int before = failures;
+    mr_store_close(store_made("old", 4));
+    mr_store_close(store_made("one", 5));
+    copy_store(at("one"), at("new"));
+    mr_store *s = mr_store_open(at("new"), MR_STORE_WRITE);
+    mr_table *t = table_make();
+    must(s && !mr_store_load(s, t), "load");
+    advance(t, 6);
+    must(!commit(s, t, 6), "commit");
+    copy_store(at("new"), at("ahead"));
+    advance(t, 7);
+    must(!commit(s, t, 7), "commit");
+    mr_store_close(s);
+    mr_table_free(t);
+
+    commit_file_copy(at("one"), at("ahead"));
+    s = mr_store_open(at("ahead"), MR_STORE_READ);
+    check(s && is_at(s, 6), "COMMIT one behind: a reader is not at the commit that was under way");
+    mr_store_close(s);
+    s = mr_store_open(at("ahead"), MR_STORE_WRITE);
+    check(s && is_at(s, 6), "COMMIT one behind: a writer is not at the commit that was under way");
+    mr_store_close(s);
+
+    copy_store(at("new"), at("behind"));
+    commit_file_copy(at("one"), at("behind"));
+    for (int mode = MR_STORE_READ; mode <= MR_STORE_CREATE; mode++)
+        check(refused("behind", mode, "from an older copy"), "COMMIT two behind, mode %d", mode);
+    copy_store(at("one"), at("lost"));
+    commit_file_copy(at("new"), at("lost"));
+    for (int mode = MR_STORE_READ; mode <= MR_STORE_CREATE; mode++)
+        check(refused("lost", mode, "is damaged"), "database behind COMMIT, mode %d", mode);
+    copy_store(at("old"), at("mixed"));
+    s = mr_store_open(at("mixed"), MR_STORE_WRITE);
+    t = table_make();
+    must(s && !mr_store_load(s, t), "load");
+    advance(t, 5);
+    must(!commit(s, t, 5), "commit");
+    mr_store_close(s);
+    mr_table_free(t);
+    commit_file_copy(at("one"), at("mixed"));
+    check(refused("mixed", MR_STORE_WRITE, "different stores"), "COMMIT of another store");
+
+    copy_store(at("one"), at("gone"));
+    must(!tree_remove(at("gone/db-1")), "remove");
+    check(refused("gone", MR_STORE_WRITE, "is missing"), "database missing");
+    char text[512];
+    FILE *f = fopen(at("one/COMMIT"), "r");
+    size_t len = f ? fread(text, 1, sizeof text - 1, f) : 0;
+    text[len] = 0;
+    must(f && !fclose(f) && !strncmp(text, "moonrock store 1", 16), "COMMIT");
+    report("a COMMIT that is one commit behind is brought up to date, any other is refused",
+           before);
+}
+
+/* Every file of the database with one bit flipped, at many places: reading it all tells, or the
+ * state is what it was. */
+static void flip_test(uint64_t seed, int flips)
+{
+    int before = failures, reported = 0;
+    mr_store_close(store_made("whole", 6));
+    uint64_t i = 0;
+    for (int k = 0; k < flips && failures == before; k++) {
+        copy_store(at("whole"), at("flipped"));
+        char files[64][300];
+        int n = 0;
+        DIR *d = opendir(at("flipped/db-1"));
+        for (struct dirent *e; d && (e = readdir(d)) && n < 63;)
+            if (strstr(e->d_name, ".sst") || strstr(e->d_name, "MANIFEST") ||
+                strstr(e->d_name, "CURRENT"))
+                snprintf(files[n++], 300, "%s/%.100s", at("flipped/db-1"), e->d_name);
+        closedir(d);
+        snprintf(files[n++], 300, "%s", at("flipped/COMMIT"));
+        const char *file = files[random_at(seed, i++) % (uint64_t)n];
+        struct stat st;
+        must(!stat(file, &st) && st.st_size > 0, file);
+        off_t place = (off_t)(random_at(seed, i++) % (uint64_t)st.st_size);
+        uint8_t byte, bit = (uint8_t)(1u << random_at(seed, i++) % 8);
+        int fd = open(file, O_RDWR);
+        must(pread(fd, &byte, 1, place) == 1, "read");
+        byte ^= bit;
+        must(pwrite(fd, &byte, 1, place) == 1 && !close(fd), "write");
+        mr_store *s = mr_store_open(at("flipped"), k & 1 ? MR_STORE_READ : MR_STORE_WRITE);
+        mr_table *t = table_make();
+        char hex[33];
+        if (!s || mr_store_digest(s, hex) || mr_store_load(s, t))
+            reported += check(strstr(mr_error(), at("flipped")) || strstr(mr_error(), "table t"),
+                              "the message names no store");
+        else
+            check(is_at(s, 6), "bit %d of byte %lld of %s: unnoticed, and the state is another",
+                  bit, (long long)place, file);
+        mr_store_close(s);
+        mr_table_free(t);
+    }
+    check(reported > flips / 2, "only %d of %d were reported", reported, flips);
+    report("a flipped bit is reported, or changes nothing", before);
+}
+
+/* ---- processes ---- */
+
+static void child_second(uint64_t first)
+{
+    char pid[64];
+    snprintf(pid, sizeof pid, "process %d is writing", (int)first);
+    mr_store *second = mr_store_open(at("shared"), MR_STORE_WRITE);
+    _exit(!second && strstr(mr_error(), pid) ? 0 : 1);
+}
+
+static void child_creates(void)
+{
+    mr_store *s = mr_store_open(at("raced"), MR_STORE_CREATE);
+    int told = !s && strstr(mr_error(), "is writing to it") != NULL;
+    if (s)
+        usleep(200000);
+    else if (!told)
+        fprintf(stderr, "  %s\n", mr_error());
+    mr_store_close(s);
+    _exit(s ? 0 : told ? 1 : 2);
+}
+
+static void child_writes(void)
+{
+    mr_store *s = mr_store_open(at("read"), MR_STORE_WRITE);
+    mr_table *t = table_make();
+    int bad = !s || mr_store_load(s, t) || mr_store_checkpoint(s, "first");
+    for (uint64_t step = 2; !bad && step <= STEPS; step++) {
+        advance(t, step);
+        bad = commit(s, t, step);
+        if (!bad && step % 25 == 0 && step < STEPS / 2) {
+            bad = mr_store_restore(s, "first");
+            mr_table_clear(t);
+            bad |= mr_store_load(s, t);
+            for (uint64_t again = 2; !bad && again <= step; again++) {
+                advance(t, again);
+                bad = commit(s, t, again);
+            }
+        }
+    }
+    mr_store_close(s);
+    _exit(bad ? 1 : 0);
+}
+
+static void writers_test(void)
+{
+    int before = failures;
+    mr_store *s = store_made("shared", 3);
+    char pid[64];
+    snprintf(pid, sizeof pid, "process %d is writing", (int)getpid());
+    check(refused("shared", MR_STORE_WRITE, pid), "a second writer in the same process");
+    pid_t other = start("second", (uint64_t)getpid(), 0, 0);
+    int status;
+    waitpid(other, &status, 0);
+    check(WIFEXITED(status) && !WEXITSTATUS(status), "a second writer in another process");
+    mr_store_close(s);
+    report("a second writer is refused, with the pid of the first", before);
+}
+
+/* Two processes make the same store at once: one of them gets it. */
+static void creators_test(void)
+{
+    int before = failures;
+    for (int round = 0; round < 5; round++) {
+        must(!tree_remove(at("raced")), "remove");
+        pid_t pid[4];
+        for (int i = 0; i < 4; i++)
+            pid[i] = start("creates", 0, 0, 0);
+        int made = 0;
+        for (int i = 0; i < 4; i++) {
+            int status;
+            waitpid(pid[i], &status, 0);
+            check(WIFEXITED(status) && WEXITSTATUS(status) < 2, "a creator ended with %d",
+                  WEXITSTATUS(status));
+            made += WIFEXITED(status) && WEXITSTATUS(status) == 0;
+        }
+        check(made >= 1, "%d of four creators have the store", made);
+        mr_store *s = mr_store_open(at("raced"), MR_STORE_READ);
+        check(s && is_at(s, 0), "it is not empty");
+        mr_store_close(s);
+    }
+    report("a store that several processes make at once is made once", before);
+}
+
+static void reader_test(void)
+{
+    int before = failures;
+    must(!tree_remove(at("read")), "remove");
+    mr_store_close(store_made("read", 1));
+    pid_t pid = start("writes", 0, 0, 0);
+    int status = 0, reads = 0;
+    while (!waitpid(pid, &status, WNOHANG)) {
+        mr_store *s = mr_store_open(at("read"), MR_STORE_READ);
+        check(s && is_at(s, (uint64_t)mr_store_number(s, "step")), "reader %d", reads);
+        mr_store_close(s);
+        reads++;
+    }
+    check(WIFEXITED(status) && !WEXITSTATUS(status), "the writer failed");
+    check(reads > 3, "only %d reads", reads);
+    report("readers find a whole commit at any time of a writer that commits and restores", before);
+}
+
+/* ---- speed ---- */
+
+static void bench(const char *dir, int rows)
+{
+    snprintf(root, sizeof root, "%s", dir);
+    mr_threads_set(2);
+    mr_table *t = table_make();
+    must(!tree_remove(at("bench")), "remove");
+    mr_store *s = mr_store_open(at("bench"), MR_STORE_CREATE);
+    must(s != NULL, "create");
+    enum { BATCH = 50000 };
+    uint64_t *keys = memory_new(BATCH * sizeof *keys);
+    for (uint64_t round = 0; round < 3; round++) {
+        for (int from = 0; from < rows; from += BATCH) {
+            int n = MIN(BATCH, rows - from);
+            for (int i = 0; i < n; i++)
+                keys[i] = mix64((uint64_t)(from + i));
+            push(t, keys, n, round + 1);
+        }
+        double begin = mr_clock();
+        must(!commit(s, t, round + 1), "commit");
+        double took = mr_clock() - begin;
+        printf("commit of %d rows of 200 bytes: %.3f s, %.2f M rows/s, level 0: %.0f files\n", rows,
+               took, rows / took / 1e6, mr_store_number(s, "level0"));
+    }
+    double slowest = 0, sum = 0;
+    for (uint64_t i = 0; i < 100; i++) {
+        for (int k = 0; k < 3000; k++)
+            keys[k] = mix64(random_at(i, (uint64_t)k) % (uint64_t)rows);
+        push(t, keys, 3000, 10 + i);
+        double begin = mr_clock();
+        must(!commit(s, t, 10 + i), "commit");
+        double took = mr_clock() - begin;
+        slowest = MAX(slowest, took);
+        sum += took;
+    }
+    printf("100 commits of 3000 rows, one after the other: mean %.1f ms, slowest %.1f ms, level 0: "
+           "%.0f files, waited %.2f s\n",
+           sum * 10, slowest * 1e3, mr_store_number(s, "level0"), mr_store_number(s, "waited"));
+    double begin = mr_clock();
+    mr_store_close(s);
+    printf("close: %.1f ms\n", (mr_clock() - begin) * 1e3);
+    mr_table_clear(t);
+    begin = mr_clock();
+    s = mr_store_open(at("bench"), MR_STORE_WRITE);
+    must(s != NULL, "open");
+    double opened = mr_clock();
+    must(!mr_store_load(s, t), "load");
+    double took = mr_clock() - opened;
+    printf("open: %.1f ms; load of %.0f rows: %.3f s, %.2f M rows/s\n", (opened - begin) * 1e3,
+           mr_table_rows(t), took, mr_table_rows(t) / took / 1e6);
+    char hex[33];
+    begin = mr_clock();
+    must(!mr_store_digest(s, hex), "digest");
+    printf("digest: %.3f s\n", mr_clock() - begin);
+    begin = mr_clock();
+    must(!mr_store_checkpoint(s, "best"), "keep");
+    double kept = mr_clock();
+    must(!mr_store_restore(s, "best"), "restore");
+    printf("checkpoint: %.1f ms, restore: %.1f ms; peak %.0f MB\n", (kept - begin) * 1e3,
+           (mr_clock() - kept) * 1e3, mr_memory_peak() / 1e6);
+    mr_store_close(s);
+    mr_table_free(t);
+    memory_free(keys);
+    tree_remove(at("bench"));
+}
+
+int main(int argc, char **argv)
+{
+    tape = mr_tape_new(1, 4);
+    must(tape != NULL, "tape");
+    if (argc > 2 && !strcmp(argv[1], "bench")) {
+        bench(argv[2], argc > 3 ? atoi(argv[3]) : 1500000);
+        mr_tape_free(tape);
+        return 0;
+    }
+    if (argc == 7 && !strcmp(argv[1], "child")) {
+        snprintf(root, sizeof root, "%s", argv[2]);
+        FILE *f = fopen(at("digests"), "rb");
+        must(f && fread(digest, sizeof digest, 1, f) == 1 && !fclose(f), "digests");
+        uint64_t seed = strtoull(argv[4], NULL, 10);
+        if (!strcmp(argv[3], "runs"))
+            child_runs(atoi(argv[6]), seed, atoi(argv[5]));
+        if (!strcmp(argv[3], "second"))
+            child_second(seed);
+        if (!strcmp(argv[3], "creates"))
+            child_creates();
+        child_writes();
+    }
+    snprintf(root, sizeof root, "%s/moonrock-store-XXXXXX",
+             getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
+    must(mkdtemp(root) != NULL, "temporary directory");
+    uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 10) : (uint64_t)(mr_clock_wall() * 1e6);
+    printf("seed %llu\n", (unsigned long long)seed);
+    expected_make();
+    kill_test(seed, argc > 2 ? atoi(argv[2]) : 40);
+    writers_test();
+    creators_test();
+    reader_test();
+    fault_test(
+        "a commit whose n-th call fails leaves the last one or is whole, and the next succeeds",
+        EIO, 0);
+    fault_test(
+        "a disk that is full from the n-th call on leaves the last commit, and takes the next "
+        "one once there is room",
+        ENOSPC, 1);
+    restore_fault_test();
+    commit_file_test();
+    flip_test(seed, 60);
+    mr_tape_free(tape);
+    tree_remove(root);
+    if (failures)
+        printf("seed %llu\n", (unsigned long long)seed);
+    return failures != 0;
+}
