@@ -95,6 +95,7 @@ int mr_commit_table(mr_store *s, mr_table *t)
 
 static rocksdb_sstfilewriter_t *writer_open(const mr_store *s, const char *path, char **message)
 {
+    unlink(path); /* it could be a link of a file in use */
     rocksdb_envoptions_t *env = rocksdb_envoptions_create();
     rocksdb_sstfilewriter_t *w = rocksdb_sstfilewriter_create(env, s->options);
     rocksdb_envoptions_destroy(env);
@@ -339,7 +340,8 @@ int mr_commit_end(mr_store *s, uint64_t step)
         .number = s->last.number + 1, .step = step, .time = (uint64_t)(mr_clock_wall() * 1e6)};
     memcpy(f->mark.database, s->last.database, DATABASE_NAME);
     int bad = commit_make(s, f);
-    for (size_t i = 0; bad && i <= f->pieces; i++)
+    /* A database that did not open again may need its files (database_rescue). */
+    for (size_t i = 0; bad && s->db && !s->ahead.number && i <= f->pieces; i++)
         if (*f->file[i])
             unlink(f->file[i]);
     for (size_t i = 0; !bad && i < s->tables; i++)

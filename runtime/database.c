@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -15,7 +16,7 @@
 #include "store.h"
 #include "table.h"
 
-enum { MIB = 1 << 20 };
+enum { MIB = 1 << 20, LOG_NOTHING = 6 /* above all levels */ };
 
 int database_fail(const mr_store *s, const char *doing, char *message)
 {
@@ -49,9 +50,11 @@ void database_options(mr_store *s)
     rocksdb_options_set_max_bytes_for_level_base(o, 128 * MIB);
     rocksdb_options_compaction_readahead_size(o, 2 * MIB);
     rocksdb_options_set_bytes_per_sync(o, 4 * MIB);
-    rocksdb_options_set_info_log_level(o, 2);
-    rocksdb_options_set_keep_log_file_num(o, 2);
-    rocksdb_options_set_max_log_file_size(o, MIB);
+    /* An empty LOG: an error in writing to it, as of a full disk, runs into an assertion at the
+     * next line. What failed is in the messages of calls. (A limit of its size would write the
+     * header whatever the level.) */
+    rocksdb_options_set_info_log_level(o, LOG_NOTHING);
+    rocksdb_options_set_keep_log_file_num(o, 1);
     rocksdb_options_set_stats_dump_period_sec(o, 0);
     rocksdb_options_set_stats_persist_period_sec(o, 0);
     rocksdb_options_set_manifest_preallocation_size(o, 64 << 10);
@@ -152,6 +155,60 @@ void store_database_close(mr_store *s)
     s->db = NULL;
 }
 
+/* The number of the file that RocksDB misses, by its message; 0: that is not what it says. */
+static uint64_t missing_file(const char *message)
+{
+    const char *end = strstr(message, ".ldb");
+    if (!end || !strstr(message, "No such file"))
+        return 0;
+    while (end > message && end[-1] >= '0' && end[-1] <= '9')
+        end--;
+    return strtoull(end, NULL, 10);
+}
+
+static int rescue_path(const mr_store *s, char path[PATH_SIZE], uint64_t number)
+{
+    return path_make(path, "%s/%s/%06" PRIu64 ".sst", s->dir, s->last.database, number);
+}
+
+/* When the syncing of its manifest fails, RocksDB removes the files of an ingest, though the
+ * manifest may name them already: such a database does not open. The files are still in staging.
+ * They had consecutive numbers in the database, of which one is known, so that there are as many
+ * ways to put them back as there are files; the manifest tells by their sizes which one is
+ * right. Returns the database, open read-only, or NULL with the message as it was. */
+static rocksdb_t *database_rescue(const mr_store *s, const char *database, commit_mark *log)
+{
+    char why[1024], from[PATH_SIZE], to[PATH_SIZE];
+    snprintf(why, sizeof why, "%s", mr_error());
+    uint64_t missing = missing_file(why), n = 0;
+    while (
+        missing &&
+        !path_make(from, "%s/staging/%" PRIu64 "-%" PRIu64 ".sst", s->dir, s->last.number + 1, n) &&
+        !access(from, R_OK))
+        n++;
+    for (uint64_t first = missing >= n ? missing - n + 1 : 1; n && first <= missing; first++) {
+        uint64_t linked = 0;
+        for (; linked < n; linked++)
+            if (path_make(from, "%s/staging/%" PRIu64 "-%" PRIu64 ".sst", s->dir,
+                          s->last.number + 1, linked) ||
+                rescue_path(s, to, first + linked) || link(from, to))
+                break;
+        rocksdb_t *db = linked == n ? database_open(s, database, 0, log) : NULL;
+        if (db && log->number == s->last.number + 1) {
+            if (!tree_sync(database))
+                return db;
+            rocksdb_close(db); /* the links stay */
+            return NULL;
+        }
+        if (db)
+            rocksdb_close(db);
+        while (linked--)
+            if (!rescue_path(s, to, first + linked))
+                unlink(to);
+    }
+    return fail_null("%s", why);
+}
+
 int store_database_open(mr_store *s)
 {
     char path[PATH_SIZE];
@@ -164,7 +221,7 @@ int store_database_open(mr_store *s)
                     "directory from a copy",
                     s->dir, s->last.database);
     rocksdb_t *db = database_open(s, path, 0, &seen);
-    if (!db)
+    if (!db && !(db = database_rescue(s, path, &seen)))
         return -1;
     int bad = database_check(s, db, &s->last, &seen);
     rocksdb_close(db);

@@ -90,8 +90,7 @@ static void creations_clean(const char *dir)
         pid_t pid = (pid_t)strtol(e->d_name + strlen(prefix), NULL, 10);
         if (pid <= 0 || path_make(path, "%s/%s", parent, e->d_name))
             continue;
-        int held = lock_held(path);
-        if (held == 0 || (held < 0 && kill(pid, 0) && errno == ESRCH))
+        if (lock_held(path) <= 0 && kill(pid, 0) && errno == ESRCH)
             tree_remove(path);
     }
     if (d)
