@@ -34,7 +34,7 @@ static uint64_t kept_number(const char *entry, char name[KEPT_NAME])
     return strtoull(dot + 1, NULL, 10);
 }
 
-/* The largest number of a kept name, 0: none; -1 as UINT64_MAX is not needed: errors are none. */
+/* The largest number of a kept name; 0: there is none. */
 static uint64_t kept_latest(const mr_store *s, const char *name)
 {
     char path[PATH_SIZE], other[KEPT_NAME];

@@ -1,4 +1,4 @@
---- The store of a model: named records, rows, commits (runtime/store.c, runtime/commit.c).
+--- The store of a model: named records, rows, commits (runtime/store.c and what store.h lists).
 local ffi = require "ffi"
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"
@@ -40,7 +40,7 @@ function Store:put(name, bytes, len)
   err.check(C.mr_commit_put(self.c, name, bytes, len or #bytes))
 end
 
---- The rows of a table that changed since the last commit. Tables come in the order of their ids.
+--- The rows of a table that changed since the last commit.
 function Store:put_table(t) err.check(C.mr_commit_table(self.c, t.c)) end
 
 --- Makes the commit durable.
@@ -61,12 +61,13 @@ function Store:digest()
   return ffi.string(hex)
 end
 
---- Number, step and time of the last commit, and bytes on disk.
+--- Number, step and time of the last commit, bytes on disk, the database's directory.
+---@return table
 function Store:info()
   return {
     commit = { number = C.mr_store_number(self.c, "commit"), step = C.mr_store_number(self.c, "step"),
       time = C.mr_store_number(self.c, "time") },
-    bytes = C.mr_store_number(self.c, "bytes"),
+    bytes = C.mr_store_number(self.c, "bytes"), database = ffi.string(C.mr_store_database(self.c)),
   }
 end
 
