@@ -86,7 +86,14 @@ print(("\n%s, %d threads, batch %d, in memory, one epoch; medians of %d\n"):form
 print(("%-10s %9s %17s %6s %7s  %-26s%s"):format("model", "rows/s", "range", "auc", "peak MB",
   "limit", opt.peer and "  PyTorch rows/s   auc  ratio (range)" or ""))
 
-local results = { machine = machine, data = opt.data, date = os.date "!%Y-%m-%dT%H:%M:%SZ",
+local load = tonumber(output "cat /proc/loadavg":match "%S+") or 0
+if load > 0.5 then
+  io.stderr:write(("bench: the load average is %.1f before it starts: others use this machine, and "
+    .. "the figures say little. PyTorch's threads suffer most, so its ratios flatter us.\n"):format(
+    load))
+end
+
+local results = { machine = machine, load = load, data = opt.data, date = os.date "!%Y-%m-%dT%H:%M:%SZ",
   models = {} }
 for model in opt.models:gmatch "%S+" do
   local r = run(model)
