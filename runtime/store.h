@@ -12,10 +12,10 @@
  *
  * Keys of the database, one column family, in the order of bytes; numbers in keys are big-endian:
  *
- *   00 commit u64                the log of commits: step u64, wall time u64 (microseconds since
- * 1970) 01 name                      a named record of state 02 table u32 key u64         a row
- * (record.c) 03 table u32 key u64         a dropped row: layout u16 (1), flags u16 (0), step of the
- * drop u64
+ *   00 commit u64         the log of commits: step u64, wall time u64 (microseconds since 1970)
+ *   01 name               a named record of state
+ *   02 table u32 key u64  a row (record.c)
+ *   03 table u32 key u64  a dropped row: layout u16 (1), flags u16 (0), step of the drop u64
  *
  * Numbers in values are little-endian. 00 and 01 of a commit stand in one file, 02 and 03 in
  * others, so that the two kinds do not overlap.

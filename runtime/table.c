@@ -100,7 +100,6 @@ void mr_table_free(mr_table *t)
     for (uint32_t c = 0; c < t->columns; c++)
         memory_free(t->column[c].name);
     memory_free(t->merged);
-    memory_free(t->merged_grad);
     memory_free(t->sorted);
     memory_free(t->name);
     memory_free(t);
@@ -443,9 +442,7 @@ typedef struct push {
     mr_table *t;
     uint64_t step;
     optimizer_rule *rule[COLUMNS_MAX];
-    row **rows;    /* uniques of the step, by shard */
-    float **grads; /* theirs; NULL: rows of one lookup, gradients in order */
-    float *grad;   /* of the first */
+    const lookup *only; /* the step's one lookup, or NULL: rows are in t->merged */
     uint32_t begin[SHARDS], end[SHARDS];
     size_t updated[SHARDS];
     int failed[SHARDS];
@@ -475,25 +472,55 @@ static void push_merge(void *context, size_t number)
 {
     push *p = context;
     mr_table *t = p->t;
-    uint32_t first = p->begin[number], n = 0;
+    merged_row *merged = t->merged + p->begin[number];
+    uint32_t n = 0;
     for (const lookup *l = t->first; l; l = l->next) {
         if (!l->grad)
             continue;
         for (uint32_t u = l->shard[number]; u < l->shard[number + 1]; u++) {
             row *r = l->row[u];
             float *g = (float *)l->grad + (size_t)u * l->grad_width;
-            if (r->mark < n && p->rows[first + r->mark] == r) {
-                float *to = p->grads[first + r->mark];
+            if (r->mark < n && merged[r->mark].row == r) {
+                merged_row *m = &merged[r->mark];
                 for (uint32_t k = 0; k < l->grad_width; k++)
-                    to[k] += g[k];
+                    m->grad[k] += g[k];
+                m->touched |= l->touched;
             } else {
                 r->mark = n;
-                p->rows[first + n] = r;
-                p->grads[first + n++] = g;
+                merged[n++] = (merged_row){r, g, l->touched};
             }
         }
     }
-    p->end[number] = first + n;
+    p->end[number] = p->begin[number] + n;
+}
+
+/* One update of a row: of the columns that got a gradient, g [grad_width]. */
+static void row_update(const push *p, shard *s, row *r, const float *g, uint32_t touched)
+{
+    const mr_table *t = p->t;
+    if (r->step <= t->committed)
+        s->dirty[s->dirty_n++] = r;
+    s->rows += r->step == 0;
+    r->step = p->step;
+    for (uint32_t c = 0; c < t->columns; c++) {
+        const table_column *column = &t->column[c];
+        if (touched >> c & 1) {
+            float *w = row_column(t, r, c);
+            if (r->count[c] != UINT32_MAX)
+                r->count[c]++;
+            p->rule[c](&column->optim, column->optim.global_step ? p->step : r->count[c],
+                       column->dim, g, w, w + column->dim);
+        }
+        g += column->dim;
+    }
+}
+
+enum { PUSH_AHEAD = 8 };
+
+static void row_prefetch(const mr_table *t, const row *r)
+{
+    for (uint32_t line = 0; line < t->row_bytes; line += 64)
+        __builtin_prefetch((const char *)r + line, 1);
 }
 
 static void push_shard(void *context, size_t number)
@@ -501,32 +528,25 @@ static void push_shard(void *context, size_t number)
     push *p = context;
     mr_table *t = p->t;
     shard *s = &t->shard[number];
+    const lookup *l = p->only;
     uint32_t from = p->begin[number], to = p->end[number];
     if (memory_reserve((void **)&s->dirty, &s->dirty_room, s->dirty_n + (to - from),
                        sizeof *s->dirty)) {
         p->failed[number] = -1;
         return;
     }
-    for (uint32_t u = from; u < to; u++) {
-        if (u + 8 < to)
-            for (uint32_t line = 0; line < t->row_bytes; line += 64)
-                __builtin_prefetch((char *)p->rows[u + 8] + line, 1);
-        row *r = p->rows[u];
-        const float *g = p->grads ? p->grads[u] : p->grad + (size_t)u * t->grad_width;
-        if (r->step <= t->committed)
-            s->dirty[s->dirty_n++] = r;
-        s->rows += r->step == 0;
-        r->step = p->step;
-        for (uint32_t c = 0; c < t->columns; c++) {
-            const table_column *column = &t->column[c];
-            float *w = row_column(t, r, c);
-            if (r->count[c] != UINT32_MAX)
-                r->count[c]++;
-            p->rule[c](&column->optim, column->optim.global_step ? p->step : r->count[c],
-                       column->dim, g, w, w + column->dim);
-            g += column->dim;
+    for (uint32_t u = from; u < to; u++)
+        if (l) {
+            if (u + PUSH_AHEAD < to)
+                row_prefetch(t, l->row[u + PUSH_AHEAD]);
+            row_update(p, s, l->row[u], (const float *)l->grad + (size_t)u * t->grad_width,
+                       l->touched);
+        } else {
+            const merged_row *m = &t->merged[u];
+            if (u + PUSH_AHEAD < to)
+                row_prefetch(t, m[PUSH_AHEAD].row);
+            row_update(p, s, m->row, m->grad, m->touched);
         }
-    }
     p->updated[number] = to - from;
 }
 
@@ -552,12 +572,11 @@ int mr_table_push(mr_table *t, uint64_t step)
 {
     push p = {.t = t, .step = step};
     size_t lookups = 0, uniques = 0;
-    const lookup *only = NULL;
     for (const lookup *l = t->first; l; l = l->next)
         if (l->grad) {
             lookups++;
             uniques += l->unique;
-            only = l;
+            p.only = l;
         }
     if (!lookups) {
         mr_table_drop(t);
@@ -569,27 +588,18 @@ int mr_table_push(mr_table *t, uint64_t step)
     for (int s = 0; s < SHARDS; s++)
         if (p.failed[s])
             return fail("table %s: a gradient is not finite", t->name);
-    if (lookups == 1) {
-        p.rows = (row **)only->row;
-        p.grad = only->grad;
-        for (int s = 0; s < SHARDS; s++) {
-            p.begin[s] = only->shard[s];
-            p.end[s] = only->shard[s + 1];
-        }
-    } else {
-        if (memory_reserve((void **)&t->merged, &t->merged_room, uniques, sizeof *t->merged) ||
-            memory_reserve((void **)&t->merged_grad, &t->merged_grad_room, uniques,
-                           sizeof *t->merged_grad))
+    uint32_t at = 0;
+    for (int s = 0; s < SHARDS; s++) {
+        p.begin[s] = at;
+        for (const lookup *l = t->first; l; l = l->next)
+            if (l->grad)
+                at += l->shard[s + 1] - l->shard[s];
+        p.end[s] = at;
+    }
+    if (lookups > 1) {
+        p.only = NULL;
+        if (memory_reserve((void **)&t->merged, &t->merged_room, uniques, sizeof *t->merged))
             return -1;
-        p.rows = t->merged;
-        p.grads = t->merged_grad;
-        uint32_t at = 0;
-        for (int s = 0; s < SHARDS; s++) {
-            p.begin[s] = at;
-            for (const lookup *l = t->first; l; l = l->next)
-                if (l->grad)
-                    at += l->shard[s + 1] - l->shard[s];
-        }
         parallel(SHARDS, push_merge, &p);
     }
     parallel(SHARDS, push_shard, &p);

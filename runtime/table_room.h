@@ -54,6 +54,13 @@ typedef struct table_column {
     uint64_t seed;   /* of its fresh weights */
 } table_column;
 
+/* A row that several lookups of a step share, with the sum of its gradients. */
+typedef struct merged_row {
+    row *row;
+    float *grad;      /* that of its first lookup, to which the others are added */
+    uint32_t touched; /* bit c: column c got a gradient */
+} merged_row;
+
 struct mr_table {
     char *name;
     uint32_t id;
@@ -65,9 +72,8 @@ struct mr_table {
     lookup_column layout[COLUMNS_MAX]; /* as lookups show it */
     shard shard[SHARDS];
     lookup *first, **last; /* the lookups of this step, in order */
-    row **merged;          /* scratch of a push with several lookups */
-    float **merged_grad;
-    size_t merged_room, merged_grad_room;
+    merged_row *merged;    /* scratch of a push with several lookups */
+    size_t merged_room;
     dirty_row *sorted; /* the rows of the commit under way */
     size_t sorted_room;
 };

@@ -86,6 +86,42 @@ describe("a table", function()
     model:close()
   end)
 
+  it("leaves a column alone that got no gradient, while others of its row are updated", function()
+    local path = write { "1 5:1", "0 6:1" }
+    local half = mr.model("half", function(m)
+      local row = m:table("t", {
+        a = { dim = 1, init = mr.init.normal(0.1) }, b = { dim = 1, init = mr.init.normal(0.1) },
+      })
+      return function(x)
+        local r = row(x)
+        local z = r.a:sum()
+        if m.with_b then z = z + row(x).b:sum() end
+        return z
+      end
+    end, { optim = mr.optim.adam { lr = 0.1 } })
+    local model = half { data = mr.data { files = path, format = "libsvm" } }
+    local fresh = model.tables[1]:peek(5, "b")
+    local function step()
+      each_batch(model, path, function(batch)
+        mr.bce(model(batch), batch.label):backward()
+        model:step()
+      end)
+      model.position.epoch, model.position.sample = 0, 0
+    end
+    model.with_b = true
+    step()
+    local b, _, updates = model.tables[1]:peek(5, "b")
+    assert.equal(1, updates)
+    assert.not_same(fresh, b)
+    model.with_b = false
+    step()
+    local later, _, still = model.tables[1]:peek(5, "b")
+    assert.equal(1, still)
+    assert.same(b, later) -- Adam's momentum would have moved it
+    assert.equal(2, (select(3, model.tables[1]:peek(5, "a"))))
+    model:close()
+  end)
+
   it("refuses a column without a width, and a name that is taken", function()
     local bad = mr.model("bad", function(m) m:table("t", { w = {} }) end)
     assert.has_error(function() bad {} end)
