@@ -350,27 +350,24 @@ function Model:commit()
   local store = self.store
   if not store then err.raise("model %s: it has no store to commit to", self.name) end
   if self.broken then err.raise("model %s: it stopped: %s", self.name, self.broken) end
+  local description = describe(self)
   store:begin()
   local ok, problem = pcall(function()
     for _, t in ipairs(self.tables) do store:put_table(t) end
     for _, p in ipairs(self.params) do
       store:put("param/" .. p.name, C.mr_param_bytes(p.c), tonumber(C.mr_param_len(p.c)))
     end
-    local description = describe(self)
-    if description ~= self.described then
-      store:put("model", description)
-      self.described = description
-    end
+    if description ~= self.described then store:put("model", description) end
     store:put("state", encode { step = self.step_number, epoch = tonumber(self.position.epoch),
       sample = tonumber(self.position.sample), fit = self.fit, lr_factor = self.lr_factor })
     if self.watch then store:put("watch", self.watch:save()) end
   end)
   if not ok then
-    self.described = nil
     store:abort()
     error(problem, 0)
   end
   store:finish(self.step_number)
+  self.described = description
   self.committed_at = C.mr_clock()
   self.batches_since = 0
 end

@@ -15,13 +15,13 @@ local OPTIONS = { size = true, max_wait = true, follow = true, bad_lines = true,
 ---@param from string "-", a file
 ---@param options table|nil size, max_wait (seconds), follow, bad_lines, window (samples of the
 --- windowed metrics), every (samples between lines), on_line(watch)
----@return table cumulative metrics
+---@return table watch with its metrics, and bad_lines, first_bad: lines that were skipped
 function stream.learn(model, from, options)
   local o = options or {}
   for name in pairs(o) do
     if not OPTIONS[name] then err.raise("mr.learn has no option %q", tostring(name)) end
   end
-  local watch = metrics.watch { window = o.window, every = o.every }
+  local watch = metrics.watch { window = o.window, every = o.every, loss = model.loss_name }
   if model.watch_bytes then watch:load(model.watch_bytes) end
   model.watch = watch
   model.manual_commits = true
@@ -36,6 +36,7 @@ function stream.learn(model, from, options)
     if model:commit_due() then model:commit() end
     trainer.poll_interrupt(model)
   end
+  watch.bad_lines, watch.first_bad = batches:skipped()
   batches:close()
   if model.store then model:commit() end
   local signal = C.mr_interrupted()

@@ -105,21 +105,30 @@ function trainer.fit(model, options)
     end
   end
 
+  -- Scores the validation data. A signal meanwhile leaves the epoch's end to the next run.
+  local function validate()
+    local ok, scores = pcall(trainer.evaluate, model, model.data:batches(o.valid, data_options("valid")))
+    if ok then return scores end
+    if model.store and type(scores) == "table" and scores.interrupted then model:commit() end
+    error(scores, 0)
+  end
+
   local function epoch_end(seconds)
+    local valid = o.valid and validate()
     run.done = run.done + 1
     local event = { event = "epoch", epoch = run.done, steps = model.step_number, rows = run.rows,
-      seconds = seconds, rows_per_second = math.floor(run.rows / math.max(seconds, 1e-9)),
+      seconds = seconds, rows_per_second = seconds > 0 and math.floor(run.rows / seconds) or nil,
       train = { [model.loss_name == "bce" and "logloss" or "mse"] = run.loss / math.max(run.rows, 1) } }
     run.loss, run.rows = 0, 0
-    if o.valid then
-      event.valid = trainer.evaluate(model, model.data:batches(o.valid, data_options("valid")))
-      local value = event.valid[o.monitor]
+    if valid then
+      event.valid = valid
+      local value = valid[o.monitor]
       if value == nil then
         err.raise("mr.fit: monitor %q is no metric of the validation data", tostring(o.monitor))
       end
       if better(o.monitor, value, run.best) then
         run.best, run.best_epoch, run.waited = value, run.done, 0
-        run.best_valid = event.valid
+        run.best_valid = valid
       else
         run.waited = (run.waited or 0) + 1
         if o.reduce then model:scale_lr(model.lr_factor * o.reduce) end

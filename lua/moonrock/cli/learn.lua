@@ -36,10 +36,12 @@ function learn.run(args)
   options.check_settings(definition, args.set)
   local model = definition(o)
 
+  local skip = args.bad_lines == "skip"
   local function show(watch, kind)
     if args.json then
       local r = watch:result()
       r.event, r.steps = kind, model.step_number
+      if skip then r.bad_lines = watch.bad_lines end
       output.event(r)
     else
       print(watch:line())
@@ -50,6 +52,7 @@ function learn.run(args)
     follow = args.follow or nil, bad_lines = args.bad_lines, window = args.window, every = args.every,
     on_line = function(watch) show(watch, "window") end })
   show(watch, "result")
+  if skip then options.report_bad(watch.bad_lines, watch.first_bad) end
   model:close()
 end
 

@@ -45,7 +45,7 @@ local print_event = {}
 
 function print_event.epoch(e)
   local line = ("epoch %d  %s steps  %s rows/s"):format(e.epoch, grouped(e.steps),
-    grouped(e.rows_per_second))
+    grouped(e.rows_per_second or 0))
   local train = e.train.logloss and ("logloss %.4f"):format(e.train.logloss)
     or ("mse %.4f"):format(e.train.mse)
   line = line .. "  train " .. train
