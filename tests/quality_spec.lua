@@ -2,20 +2,13 @@
 -- MOONROCK_FRAPPE names a directory with train.csv, valid.csv and test.csv.
 local json = require "dkjson"
 
-local PROGRAM = arg and arg[-1] or "./moonrock"
-
-local function run(command)
-  local pipe = assert(io.popen(command .. " 2>&1"))
-  local out = pipe:read("*a")
-  pipe:close()
-  return out
-end
+local shell = require "tests.support.shell"
 
 -- The test metrics and seconds of a training run.
 local function train(model, rest)
-  local dir = run("mktemp -d"):gsub("%s+$", "")
-  local out = run(("%s train %s %s --store %s/store --json"):format(PROGRAM, model, rest, dir))
-  run("rm -rf " .. dir)
+  local status, out, errors = shell.run(("%s train %s %s --store %s/store --json"):format(
+    shell.program, model, rest, shell.directory()))
+  assert.equal(0, status, errors)
   local result
   for line in out:gmatch("[^\n]+") do
     local event = json.decode(line)

@@ -1,21 +1,17 @@
 -- Resuming changes nothing: the same bits after kills, at any number of threads, any commit
 -- cadence, and under both of the distribution's OpenBLAS builds.
 
+local shell = require "tests.support.shell"
+
+local PROGRAM = shell.program
+
 local function run(command)
-  local pipe = assert(io.popen(command .. " 2>&1"))
-  local out = pipe:read("*a")
-  pipe:close()
-  return out
+  local _, out, errors = shell.run(command)
+  return out .. errors
 end
-
-local function temporary()
-  return (run("mktemp -d"):gsub("%s+$", ""))
-end
-
-local PROGRAM = arg and arg[-1] or "./moonrock"
 
 describe("a run that is killed and resumed", function()
-  local dir = temporary()
+  local dir = shell.directory()
   local data = dir .. "/train.bin"
   local number = 0
 
@@ -23,7 +19,6 @@ describe("a run that is killed and resumed", function()
     run(("%s datasets/synthetic.lua --seed 3 --train 12800 --test 10 --out %s --format bin"):format(
       PROGRAM, dir))
   end)
-  teardown(function() run("rm -rf " .. dir) end)
 
   local function train(store, threads, commit_every, kill_at, environment)
     return run(("%s %s tests/support/killed.lua %s %s %d %d %d"):format(environment or "", PROGRAM,
@@ -64,5 +59,24 @@ describe("a run that is killed and resumed", function()
       end
     end
     assert.is_true(builds >= 1)
+  end)
+
+  it("is not changed by eval, predict and info: not a byte, not a row", function()
+    local store = fresh()
+    train(store, 2, 100, 0)
+    local function bytes()
+      return run("cd " .. store .. " && find . -type f | sort | xargs sha256sum")
+    end
+    local before = bytes()
+    run("mkdir " .. dir .. "/other")
+    run(("%s datasets/synthetic.lua --seed 4 --train 300 --test 10 --out %s/other --format bin"):format(
+      PROGRAM, dir))
+    for _, command in ipairs { "eval --json", "predict" } do
+      local status, _, errors = shell.run(("%s %s --store %s --data %s/other/train.bin"):format(PROGRAM,
+        command, store, dir))
+      assert.equal(0, status, errors)
+    end
+    assert.equal(0, (shell.run(("%s info --store %s"):format(PROGRAM, store))))
+    assert.equal(before, bytes())
   end)
 end)

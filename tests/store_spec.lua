@@ -3,26 +3,13 @@ package.path = "./tests/?.lua;" .. package.path
 local rows = require "support.rows"
 local Store = require "moonrock.store"
 
-local PROGRAM = arg and arg[-1] or "./moonrock"
+local shell = require "tests.support.shell"
+
+local PROGRAM, read, write = shell.program, shell.read, shell.write
 
 local function run(command)
-  local pipe = assert(io.popen(command .. " 2>&1"))
-  local out = pipe:read("*a")
-  pipe:close()
-  return out
-end
-
-local function read(path)
-  local f = assert(io.open(path, "rb"))
-  local text = f:read("*a")
-  f:close()
-  return text
-end
-
-local function write(path, text)
-  local f = assert(io.open(path, "wb"))
-  f:write(text)
-  f:close()
+  local _, out, errors = shell.run(command)
+  return out .. errors
 end
 
 local function problem(work)
@@ -34,10 +21,9 @@ end
 describe("a store", function()
   local dir, path
   before_each(function()
-    dir = run("mktemp -d"):gsub("%s+$", "")
+    dir = shell.directory()
     path = dir .. "/store"
   end)
-  after_each(function() run("rm -rf " .. dir) end)
 
   -- A store of `steps` commits; returns its digest.
   local function make(steps)
