@@ -73,10 +73,10 @@ int table_decode(mr_table *t, uint64_t key, const uint8_t *record, size_t len)
     shard *s = &t->shard[hash_shard(hash)];
     if (shard_reserve(s, 1))
         return -1;
-    index_entry *e = shard_find_or_add(t, s, key, hash);
-    if (!e)
+    index_entry *e = shard_place(s, hash);
+    row *r = e->slot == NO_SLOT ? shard_add(t, s, e, key, hash) : slot_row(t, s, e->slot);
+    if (!r)
         return -1;
-    row *r = slot_row(t, s, e->slot);
     s->rows += r->step == 0;
     const uint8_t *at = get(&r->step, record + sizeof head, 8);
     if (!r->step)

@@ -1,10 +1,10 @@
 /* table.c - the row cache: pull finds the rows of a batch, push updates them. table_room.h has
- * the layout. A pull walks in three forks: entries are sorted by shard, each shard finds its
- * distinct keys, and each entry learns its unique. The order of the uniques (by shard, then by
- * first occurrence) depends on the batch alone. */
+ * the layout. A pull walks in three forks: pieces of the batch sort their entries by shard, each
+ * shard finds its distinct keys, and each entry learns its unique while each unique learns its
+ * entries. The order of the uniques (by shard, then by first occurrence) depends on the batch
+ * alone. */
 #include "table_room.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -68,6 +68,7 @@ mr_table *mr_table_new(const char *name, uint32_t id, uint64_t seed, const mr_co
     mr_table *t = memory_zero(sizeof *t);
     if (!t)
         return NULL;
+    pthread_mutex_init(&t->slab_lock, NULL);
     t->id = id;
     t->last = &t->first;
     t->name = copy_text(name);
@@ -94,9 +95,12 @@ void mr_table_free(mr_table *t)
         shard *s = &t->shard[i];
         memory_free(s->index);
         memory_free(s->dirty);
-        for (uint32_t k = 0; k < s->segments; k++)
-            memory_free(s->segment[k]);
     }
+    for (char *block = t->slab, *next; block; block = next) {
+        next = *(char **)block;
+        memory_free(block);
+    }
+    pthread_mutex_destroy(&t->slab_lock);
     for (uint32_t c = 0; c < t->columns; c++)
         memory_free(t->column[c].name);
     memory_free(t->merged);
@@ -125,12 +129,12 @@ int mr_table_state(const mr_table *t, int c)
 
 /* ---- shards ---- */
 
-static index_entry *index_place(index_entry *index, size_t size, uint64_t key, uint64_t hash)
+index_entry *shard_place(const shard *s, uint64_t hash)
 {
-    size_t i = hash & (size - 1);
-    while (index[i].slot != NO_SLOT && index[i].key != key)
-        i = (i + 1) & (size - 1);
-    return &index[i];
+    size_t i = hash & (s->index_size - 1);
+    while (s->index[i].slot != NO_SLOT && s->index[i].hash != hash)
+        i = (i + 1) & (s->index_size - 1);
+    return &s->index[i];
 }
 
 int shard_reserve(shard *s, size_t more)
@@ -144,13 +148,38 @@ int shard_reserve(shard *s, size_t more)
     if (!index)
         return -1;
     memset(index, 0xff, size * sizeof *index);
-    for (size_t i = 0; i < s->index_size; i++)
-        if (s->index[i].slot != NO_SLOT)
-            *index_place(index, size, s->index[i].key, key_hash(s->index[i].key)) = s->index[i];
-    memory_free(s->index);
+    index_entry *old = s->index;
+    size_t old_size = s->index_size;
     s->index = index;
     s->index_size = size;
+    for (size_t i = 0; i < old_size; i++)
+        if (old[i].slot != NO_SLOT)
+            *shard_place(s, old[i].hash) = old[i];
+    memory_free(old);
     return 0;
+}
+
+/* Memory for rows, 64-byte aligned, from blocks that are large enough for huge pages. */
+static char *slab_take(mr_table *t, size_t len)
+{
+    pthread_mutex_lock(&t->slab_lock); /* shards grow side by side */
+    char *taken = NULL;
+    if (len > t->slab_left) {
+        size_t size = MAX(len + ALIGNMENT, SLAB_BLOCK);
+        char *block = memory_new(size);
+        if (!block)
+            goto out;
+        *(char **)block = t->slab;
+        t->slab = block;
+        t->slab_left = size - ALIGNMENT;
+        t->slab_next = block + ALIGNMENT;
+    }
+    taken = t->slab_next;
+    t->slab_next += len;
+    t->slab_left -= len;
+out:
+    pthread_mutex_unlock(&t->slab_lock);
+    return taken;
 }
 
 void row_fresh(const mr_table *t, uint64_t key, row *r)
@@ -165,37 +194,42 @@ void row_fresh(const mr_table *t, uint64_t key, row *r)
     }
 }
 
-index_entry *shard_find_or_add(mr_table *t, shard *s, uint64_t key, uint64_t hash)
+row *shard_add(mr_table *t, shard *s, index_entry *e, uint64_t key, uint64_t hash)
 {
-    index_entry *e = index_place(s->index, s->index_size, key, hash);
-    if (e->slot != NO_SLOT)
-        return e;
     unsigned k = 63 - (unsigned)__builtin_clzll((uint64_t)s->slots + SEGMENT_FIRST) - 6;
     if (k >= s->segments) {
         if (k >= SEGMENTS_MAX || s->slots >= NO_SLOT - 1)
             return fail_null("table %s: a shard is full at %u rows", t->name, s->slots);
-        s->segment[k] = memory_new(((size_t)SEGMENT_FIRST << k) * t->row_bytes);
+        s->segment[k] = slab_take(t, ((size_t)SEGMENT_FIRST << k) * t->row_bytes);
         if (!s->segment[k])
             return NULL;
         s->segments++;
     }
-    *e = (index_entry){key, s->slots++, NO_SLOT};
-    row_fresh(t, key, slot_row(t, s, e->slot));
-    return e;
+    *e = (index_entry){hash, s->slots++, NO_SLOT};
+    row *r = slot_row(t, s, e->slot);
+    row_fresh(t, key, r);
+    return r;
 }
 
 row *table_find(const mr_table *t, uint64_t key)
 {
     uint64_t hash = key_hash(key);
     const shard *s = &t->shard[hash_shard(hash)];
-    const index_entry *e = index_place(s->index, s->index_size, key, hash);
+    const index_entry *e = shard_place(s, hash);
     return e->slot == NO_SLOT ? NULL : slot_row(t, s, e->slot);
 }
 
 /* ---- pull ---- */
 
-enum { PIECE = 4096, AHEAD = 32 };
+enum { PIECE = 8192, AHEAD = 24 };
 
+/* Where the entries of each shard begin within a piece. */
+typedef struct piece_shards {
+    uint16_t begin[SHARDS + 1];
+} piece_shards;
+
+/* Entries are kept by piece, and by shard within a piece: that is the order of what is called
+ * [entries] here, but for `at`. */
 typedef struct pull {
     mr_table *t;
     lookup *l;
@@ -203,133 +237,158 @@ typedef struct pull {
     arena *arena;
     const uint64_t *keys;
     uint32_t entries;
-    uint32_t *at;               /* [entries] */
-    uint8_t *of;                /* [entries] its shard */
-    uint32_t (*from)[SHARDS];   /* [pieces] where a piece's entries of a shard begin */
-    uint32_t begin[SHARDS + 1]; /* where a shard's entries begin in `sorted` */
-    uint32_t *sorted;           /* [entries] entries by shard */
-    uint32_t *local;            /* [entries] unique within the shard, as `sorted` */
-    row **row;                  /* [entries] uniques of a shard, from its begin */
-    uint32_t *count;            /* [entries] occurrences of those; then their start */
-    uint32_t unique[SHARDS];    /* uniques of a shard */
-    uint32_t base[SHARDS + 1];  /* number of its first */
-    occurrence *occurrence;     /* [entries] */
-    const uint32_t *sample;     /* [entries], or NULL: entry / fields */
-    uint32_t missing[SHARDS];   /* uniques without a row */
-    char *fresh[SHARDS];        /* where theirs go */
+    uint32_t pieces;
+    uint32_t *at;               /* [entries], in the batch's order: the unique of each */
+    piece_shards *shards;       /* [pieces] */
+    uint64_t *hash;             /* [entries]: of its key */
+    uint16_t *entry;            /* [entries]: its number within the piece */
+    uint32_t *local;            /* [entries]: its unique within the shard */
+    uint32_t begin[SHARDS + 1]; /* where a shard's begin in the next two */
+    uint32_t *slot;             /* [entries]: of a shard's uniques; NO_SLOT: there is no row */
+    uint32_t *count; /* [entries]: in training the occurrences of a unique, else its first */
+    uint32_t unique[SHARDS];   /* uniques of a shard */
+    uint32_t base[SHARDS + 1]; /* number of its first */
+    uint32_t missing[SHARDS];  /* uniques without a row */
+    char *fresh[SHARDS];       /* where theirs go */
+    occurrence *occurrence;    /* [entries], by unique */
+    const uint32_t *sample;    /* [entries of the batch], or NULL: entry / fields */
     int failed[SHARDS];
 } pull;
 
-static void pull_count(void *context, size_t piece)
+static uint32_t piece_len(const pull *p, size_t piece)
 {
-    pull *p = context;
-    uint32_t end = MIN(p->entries, (uint32_t)(piece + 1) * PIECE), *count = p->from[piece];
-    memset(count, 0, sizeof p->from[piece]);
-    for (uint32_t e = (uint32_t)piece * PIECE; e < end; e++) {
-        p->of[e] = (uint8_t)hash_shard(key_hash(p->keys[e]));
-        count[p->of[e]]++;
-    }
+    return MIN(p->entries - (uint32_t)piece * PIECE, (uint32_t)PIECE);
+}
+
+static uint64_t entry_key(const pull *p, uint32_t i)
+{
+    return p->keys[i / PIECE * PIECE + p->entry[i]];
 }
 
 static void pull_sort(void *context, size_t piece)
 {
     pull *p = context;
-    uint32_t at[SHARDS], end = MIN(p->entries, (uint32_t)(piece + 1) * PIECE);
-    memcpy(at, p->from[piece], sizeof at);
-    for (uint32_t e = (uint32_t)piece * PIECE; e < end; e++)
-        p->sorted[at[p->of[e]]++] = e;
+    uint32_t n = piece_len(p, piece), at[SHARDS] = {0};
+    const uint64_t *keys = p->keys + piece * PIECE;
+    uint64_t *hash = p->hash + piece * PIECE;
+    uint16_t *entry = p->entry + piece * PIECE, *begin = p->shards[piece].begin;
+    uint64_t hashed[PIECE];
+    for (uint32_t e = 0; e < n; e++) {
+        hashed[e] = key_hash(keys[e]);
+        at[hash_shard(hashed[e])]++;
+    }
+    begin[0] = 0;
+    for (int s = 0; s < SHARDS; s++) {
+        begin[s + 1] = (uint16_t)(begin[s] + at[s]);
+        at[s] = begin[s];
+    }
+    for (uint32_t e = 0; e < n; e++) {
+        uint32_t to = at[hash_shard(hashed[e])]++;
+        hash[to] = hashed[e];
+        entry[to] = (uint16_t)e;
+    }
 }
 
-/* Finds the distinct keys of one shard. On a tape without training a key that has no row gets
- * a unique for each occurrence, with no row as yet. */
+/* Finds the distinct keys of one shard. On a tape without training a key that has no row gets a
+ * unique for each occurrence, with no row as yet. */
 static void pull_shard(void *context, size_t number)
 {
     pull *p = context;
     mr_table *t = p->t;
     shard *s = &t->shard[number];
-    const uint32_t *sorted = p->sorted + p->begin[number];
-    uint32_t n = p->begin[number + 1] - p->begin[number], unique = 0;
-    uint32_t *local = p->local + p->begin[number], *count = p->count + p->begin[number];
-    row **rows = p->row + p->begin[number];
-    if (!n || (p->training && (p->failed[number] = shard_reserve(s, n)) != 0))
+    uint32_t *count = p->count + p->begin[number];
+    uint32_t *slots = p->slot + p->begin[number];
+    uint32_t unique = 0, missing = 0;
+    if (p->training && shard_reserve(s, p->begin[number + 1] - p->begin[number])) {
+        p->failed[number] = -1;
         return;
-    uint32_t missing = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        if (i + AHEAD < n)
-            __builtin_prefetch(
-                &s->index[key_hash(p->keys[sorted[i + AHEAD]]) & (s->index_size - 1)]);
-        uint64_t key = p->keys[sorted[i]], hash = key_hash(key);
-        index_entry *e = p->training ? shard_find_or_add(t, s, key, hash)
-                                     : index_place(s->index, s->index_size, key, hash);
-        if (!e) {
-            p->failed[number] = -1;
-            return;
-        }
-        row *r;
-        if (e->slot != NO_SLOT) {
-            r = slot_row(t, s, e->slot);
-            if (e->mark < unique && rows[e->mark] == r) {
-                local[i] = e->mark;
-                count[e->mark]++;
-                continue;
+    }
+    for (uint32_t piece = 0; piece < p->pieces; piece++) {
+        const uint16_t *begin = p->shards[piece].begin;
+        uint32_t first = piece * PIECE;
+        for (uint32_t i = first + begin[number]; i < first + begin[number + 1]; i++) {
+            __builtin_prefetch(&s->index[p->hash[i + AHEAD] & (s->index_size - 1)]);
+            index_entry *e = shard_place(s, p->hash[i]);
+            if (e->slot == NO_SLOT && p->training &&
+                !shard_add(t, s, e, entry_key(p, i), p->hash[i])) {
+                p->failed[number] = -1;
+                return;
             }
-            e->mark = unique;
-            for (uint32_t line = 0; line < t->row_bytes; line += 64)
-                __builtin_prefetch((char *)r + line);
-        } else {
-            r = NULL;
-            missing++;
+            if (e->slot == NO_SLOT) {
+                missing++;
+            } else if (e->mark < unique && slots[e->mark] == e->slot) {
+                p->local[i] = e->mark;
+                count[e->mark] += (uint32_t)p->training;
+                continue;
+            } else {
+                e->mark = unique;
+                const row *r = slot_row(t, s, e->slot);
+                for (uint32_t line = 0; line < t->row_bytes; line += 64)
+                    __builtin_prefetch((const char *)r + line);
+            }
+            slots[unique] = e->slot;
+            count[unique] = p->training ? 1 : i;
+            p->local[i] = unique++;
         }
-        rows[unique] = r;
-        count[unique] = 1;
-        local[i] = unique++;
     }
     p->unique[number] = unique;
     p->missing[number] = missing;
 }
 
 /* The uniques of a shard take their places among all, and list their occurrences. */
-static void pull_list(void *context, size_t number)
+static void pull_list(pull *p, size_t number)
 {
-    pull *p = context;
-    uint32_t first = p->begin[number], n = p->begin[number + 1] - first;
-    uint32_t unique = p->unique[number], base = p->base[number];
-    uint32_t *count = p->count + first, at = first;
-    row **rows = p->row + first;
+    uint32_t unique = p->unique[number], at = p->begin[number];
+    uint32_t *count = p->count + at;
+    const uint32_t *slots = p->slot + at;
+    const shard *s = &p->t->shard[number];
     char *fresh = p->fresh[number];
-    void **row_at = p->l->row + base;
-    for (uint32_t u = 0, key = 0; u < unique; u++) {
-        if (!rows[u]) {
-            while (p->local[first + key] != u)
-                key++;
-            rows[u] = (row *)fresh;
-            row_fresh(p->t, p->keys[p->sorted[first + key]], rows[u]);
+    void **row_at = p->l->row + p->base[number];
+    for (uint32_t u = 0; u < unique; u++) {
+        if (slots[u] != NO_SLOT) {
+            row_at[u] = slot_row(p->t, s, slots[u]);
+        } else {
+            row_fresh(p->t, entry_key(p, count[u]), (row *)fresh);
+            row_at[u] = fresh;
             fresh += p->t->row_bytes;
         }
-        row_at[u] = rows[u];
     }
     if (!p->training)
         return;
-    uint32_t *start = (uint32_t *)p->l->start + base;
+    uint32_t *start = (uint32_t *)p->l->start + p->base[number];
     for (uint32_t u = 0; u < unique; u++) {
         uint32_t c = count[u];
         start[u] = count[u] = at;
         at += c;
     }
     uint32_t fields = (uint32_t)p->l->batch->fields;
-    for (uint32_t i = first; i < first + n; i++) {
-        uint32_t e = p->sorted[i];
-        p->occurrence[count[p->local[i]]++] =
-            (occurrence){e, p->sample ? p->sample[e] : e / fields};
+    for (uint32_t piece = 0; piece < p->pieces; piece++) {
+        const uint16_t *begin = p->shards[piece].begin;
+        uint32_t first = piece * PIECE;
+        for (uint32_t i = first + begin[number]; i < first + begin[number + 1]; i++) {
+            uint32_t e = first + p->entry[i];
+            p->occurrence[count[p->local[i]]++] =
+                (occurrence){e, p->sample ? p->sample[e] : e / fields};
+        }
     }
 }
 
-static void pull_spread(void *context, size_t piece)
+/* Each entry of a piece learns its unique. */
+static void pull_spread(pull *p, size_t piece)
 {
-    pull *p = context;
-    uint32_t end = MIN(p->entries, (uint32_t)(piece + 1) * PIECE), *at = p->from[piece];
-    for (uint32_t e = (uint32_t)piece * PIECE; e < end; e++)
-        p->at[e] = p->base[p->of[e]] + p->local[at[p->of[e]]++];
+    const uint16_t *begin = p->shards[piece].begin;
+    uint32_t first = (uint32_t)piece * PIECE;
+    for (int s = 0; s < SHARDS; s++)
+        for (uint32_t i = first + begin[s]; i < first + begin[s + 1]; i++)
+            p->at[first + p->entry[i]] = p->base[s] + p->local[i];
+}
+
+static void pull_finish(void *context, size_t part)
+{
+    if (part < SHARDS)
+        pull_list(context, part);
+    else
+        pull_spread(context, part - SHARDS);
 }
 
 static uint32_t *samples_of(arena *a, const mr_batch *b)
@@ -342,37 +401,33 @@ static uint32_t *samples_of(arena *a, const mr_batch *b)
     return sample;
 }
 
-/* Turns the counts of each (piece, shard) into places. */
-static void pull_places(pull *p, size_t pieces)
+/* Where the entries of each shard, of all pieces, begin. */
+static void pull_places(pull *p)
 {
-    uint32_t at = 0;
     for (int s = 0; s < SHARDS; s++) {
-        p->begin[s] = at;
-        for (size_t piece = 0; piece < pieces; piece++) {
-            uint32_t n = p->from[piece][s];
-            p->from[piece][s] = at;
-            at += n;
-        }
+        p->begin[s + 1] = p->begin[s];
+        for (uint32_t piece = 0; piece < p->pieces; piece++)
+            p->begin[s + 1] +=
+                (uint32_t)(p->shards[piece].begin[s + 1] - p->shards[piece].begin[s]);
     }
-    p->begin[SHARDS] = at;
 }
 
 static int pull_run(pull *p)
 {
     arena *a = p->arena;
-    size_t n = p->entries, pieces = (n + PIECE - 1) / PIECE;
+    size_t n = p->entries;
+    p->pieces = (uint32_t)((n + PIECE - 1) / PIECE);
     p->at = arena_take(a, n * sizeof *p->at);
-    p->of = arena_take(a, n);
-    p->from = arena_take(a, pieces * sizeof *p->from);
-    p->sorted = arena_take(a, n * sizeof *p->sorted);
+    p->shards = arena_take(a, p->pieces * sizeof *p->shards);
+    p->hash = arena_take(a, (n + AHEAD) * sizeof *p->hash);
+    p->entry = arena_take(a, n * sizeof *p->entry);
     p->local = arena_take(a, n * sizeof *p->local);
-    p->row = arena_take(a, n * sizeof *p->row);
+    p->slot = arena_take(a, n * sizeof *p->slot);
     p->count = arena_take(a, n * sizeof *p->count);
-    if (!p->at || !p->of || !p->from || !p->sorted || !p->local || !p->row || !p->count)
+    if (!p->at || !p->shards || !p->hash || !p->entry || !p->local || !p->slot || !p->count)
         return -1;
-    parallel(pieces, pull_count, p);
-    pull_places(p, pieces);
-    parallel(pieces, pull_sort, p);
+    parallel(p->pieces, pull_sort, p);
+    pull_places(p);
     parallel(SHARDS, pull_shard, p);
     size_t missing = 0;
     for (int s = 0; s < SHARDS; s++) {
@@ -382,10 +437,9 @@ static int pull_run(pull *p)
         missing += p->missing[s];
     }
     char *fresh = arena_take(a, missing * p->t->row_bytes);
-    uint32_t unique = p->base[SHARDS], *start = NULL;
+    uint32_t unique = p->base[SHARDS], *start = NULL, *shard = arena_take(a, sizeof p->base);
     p->l->row = arena_take(a, unique * sizeof *p->l->row);
-    p->l->shard = arena_take(a, sizeof p->base);
-    if (!fresh || !p->l->row || !p->l->shard)
+    if (!fresh || !p->l->row || !shard)
         return -1;
     if (p->training) {
         start = arena_take(a, (unique + 1) * sizeof *start);
@@ -399,13 +453,13 @@ static int pull_run(pull *p)
         p->fresh[s] = fresh;
         fresh += (size_t)p->missing[s] * p->t->row_bytes;
     }
-    memcpy((void *)p->l->shard, p->base, sizeof p->base);
+    memcpy(shard, p->base, sizeof p->base);
+    p->l->shard = shard;
     p->l->start = start;
     p->l->occurrence = p->occurrence;
     p->l->unique = unique;
     p->l->at = p->at;
-    parallel(SHARDS, pull_list, p);
-    parallel(pieces, pull_spread, p);
+    parallel(SHARDS + p->pieces, pull_finish, p);
     return 0;
 }
 

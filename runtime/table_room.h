@@ -12,6 +12,8 @@
 #ifndef MR_TABLE_ROOM_H
 #define MR_TABLE_ROOM_H
 
+#include <pthread.h>
+
 #include "base.h"
 #include "lookup.h"
 #include "optimizer.h"
@@ -19,6 +21,7 @@
 
 enum { SHARDS = 16, COLUMNS_MAX = 16, SEGMENTS_MAX = 40, SEGMENT_FIRST = 64 };
 #define NO_SLOT UINT32_MAX
+#define SLAB_BLOCK ((size_t)4 << 20)
 
 typedef struct row {
     uint64_t key;
@@ -28,7 +31,7 @@ typedef struct row {
 } row;
 
 typedef struct index_entry {
-    uint64_t key;
+    uint64_t hash; /* of the key; different keys have different ones */
     uint32_t slot; /* NO_SLOT: empty */
     uint32_t mark; /* its unique in the last pull, if that unique's row is this one */
 } index_entry;
@@ -71,6 +74,9 @@ struct mr_table {
     table_column column[COLUMNS_MAX];
     lookup_column layout[COLUMNS_MAX]; /* as lookups show it */
     shard shard[SHARDS];
+    pthread_mutex_t slab_lock;
+    char *slab, *slab_next; /* newest block, which begins with the address of the one before */
+    size_t slab_left;
     lookup *first, **last; /* the lookups of this step, in order */
     merged_row *merged;    /* scratch of a push with several lookups */
     size_t merged_room;
@@ -78,6 +84,7 @@ struct mr_table {
     size_t sorted_room;
 };
 
+/* A bijection: the hash stands for the key. */
 static inline uint64_t key_hash(uint64_t key)
 {
     return mix64(key ^ 0x9e3779b97f4a7c15ull);
@@ -103,9 +110,12 @@ static inline float *row_column(const mr_table *t, row *r, uint32_t c)
 /* The row of a key in the cache, or NULL. */
 row *table_find(const mr_table *t, uint64_t key);
 
-/* The slot of a key in its shard, taken and filled with fresh values if there was none. NO_SLOT
- * after fail(). The index must have room (shard_reserve). */
-index_entry *shard_find_or_add(mr_table *t, shard *s, uint64_t key, uint64_t hash);
+/* Where the key of a hash is in its shard's index, or would be: then its slot is NO_SLOT. */
+index_entry *shard_place(const shard *s, uint64_t hash);
+
+/* Makes the fresh row of a key, at the place found for it; NULL after fail(). The index must have
+ * room (shard_reserve). */
+row *shard_add(mr_table *t, shard *s, index_entry *e, uint64_t key, uint64_t hash);
 
 /* Room in the index for `more` keys; -1 after fail(). */
 int shard_reserve(shard *s, size_t more);
