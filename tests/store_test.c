@@ -1,5 +1,4 @@
-/* store_test.c - the store under kills, faults and damage: `store_test [SEED]`, and its speed:
- * `store_test bench DIR [ROWS]`.
+/* store_test.c - the store under kills, faults and damage: `store_test [SEED [KILLS]]`.
  *
  * What a store holds after step n is a function of n alone (`advance`), so whatever was committed,
  * killed, kept and restored before, its digest must be digest[n]. Calls of write, sync, link and
@@ -19,12 +18,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "base.h"
-#include "file.h"
+#include "support/store.h"
 
-enum { STEPS = 150, KEYS = 120, DIM = 23 };
+enum { STEPS = 150, KEYS = 120 };
 
-static char root[256], digest[STEPS + 1][33];
+static char digest[STEPS + 1][33];
 
 /* ---- faults ---- */
 
@@ -91,49 +89,7 @@ static void report(const char *name, int before)
     fflush(stdout);
 }
 
-static void must(int good, const char *what)
-{
-    if (good)
-        return;
-    printf("not ok %s\n  %s\n", what, mr_error());
-    fflush(stdout);
-    _exit(1);
-}
-
 /* ---- a table and what each step does to it ---- */
-
-static mr_tape *tape;
-
-static mr_table *table_make(void)
-{
-    mr_column column = {.name = "v", .dim = DIM};
-    column.init.kind = MR_UNIFORM;
-    column.init.a = -1;
-    column.init.b = 1;
-    column.optim.kind = MR_ADAGRAD;
-    column.optim.lr = 0.1f;
-    column.optim.eps = 1e-8f;
-    mr_table *t = mr_table_new("t", 7, 42, &column, 1);
-    must(t != NULL, "table");
-    return t;
-}
-
-static void push(mr_table *t, const uint64_t *keys, int n, uint64_t step)
-{
-    uint32_t *offsets = memory_new((size_t)(n + 1) * 4);
-    for (int i = 0; i <= n; i++)
-        offsets[i] = (uint32_t)i;
-    mr_batch batch = {.n = n, .entries = n, .fields = 1, .keys = keys, .offsets = offsets};
-    mr_tape_begin(tape, 1, (double)step);
-    int lookup = mr_table_pull(t, tape, &batch);
-    int rows = lookup < 0 ? -1 : mr_tape_pool_sum(tape, lookup, 0);
-    int squares = rows < 0 ? -1 : mr_tape_mul(tape, rows, rows);
-    int sum = squares < 0 ? -1 : mr_tape_sum(tape, squares);
-    must(sum >= 0 && mr_tape_backward(tape, sum) == -2, "gradient");
-    must(mr_table_push(t, step) >= 0, "push");
-    mr_tape_reset(tape);
-    memory_free(offsets);
-}
 
 static void advance(mr_table *t, uint64_t step)
 {
@@ -141,28 +97,6 @@ static void advance(mr_table *t, uint64_t step)
     for (int i = 0; i < KEYS; i++)
         keys[i] = mix64(random_at(step, (uint64_t)i) % 1000);
     push(t, keys, KEYS, step);
-}
-
-static int commit(mr_store *s, mr_table *t, uint64_t step)
-{
-    char state[64];
-    snprintf(state, sizeof state, "step %llu", (unsigned long long)step);
-    if (mr_commit_begin(s) || mr_commit_put(s, "state", "overwritten", 11) ||
-        mr_commit_put(s, "empty", "", 0) || mr_commit_table(s, t) ||
-        mr_commit_put(s, "state", state, strlen(state))) {
-        mr_commit_abort(s);
-        return -1;
-    }
-    return mr_commit_end(s, step);
-}
-
-static const char *at(const char *name)
-{
-    static char path[4][300];
-    static int next;
-    char *p = path[next++ & 3];
-    snprintf(p, 300, "%s/%s", root, name);
-    return p;
 }
 
 static void expected_make(void)
@@ -640,109 +574,10 @@ static void reader_test(void)
     report("readers find a whole commit at any time of a writer that commits and restores", before);
 }
 
-/* ---- speed ---- */
-
-/* Processor seconds of all threads. */
-static double cpu(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
-
-static int by_size(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-/* A hundred commits of 3000 rows each, with a pause before each. */
-static void small_commits(mr_store *s, mr_table *t, uint64_t *keys, int rows, unsigned pause_ms)
-{
-    double took[100], waited = mr_store_number(s, "waited");
-    for (uint64_t i = 0; i < 100; i++) {
-        uint64_t step = (uint64_t)mr_store_number(s, "step") + 1;
-        for (int k = 0; k < 3000; k++)
-            keys[k] = mix64(random_at(step, (uint64_t)k) % (uint64_t)rows);
-        push(t, keys, 3000, step);
-        usleep(pause_ms * 1000);
-        double begin = mr_clock();
-        must(!commit(s, t, step), "commit");
-        took[i] = mr_clock() - begin;
-    }
-    qsort(took, 100, sizeof *took, by_size);
-    printf("100 commits of 3000 rows, every %u ms: median %.1f ms, 90 %% %.1f ms, slowest %.1f ms; "
-           "level 0: %.0f files, waited %.2f s\n",
-           pause_ms, took[50] * 1e3, took[90] * 1e3, took[99] * 1e3, mr_store_number(s, "level0"),
-           mr_store_number(s, "waited") - waited);
-}
-
-static void bench(const char *dir, int rows)
-{
-    snprintf(root, sizeof root, "%s", dir);
-    mr_threads_set(2);
-    mr_table *t = table_make();
-    must(!tree_remove(at("bench")), "remove");
-    mr_store *s = mr_store_open(at("bench"), MR_STORE_CREATE);
-    must(s != NULL, "create");
-    enum { BATCH = 50000 };
-    uint64_t *keys = memory_new(BATCH * sizeof *keys);
-    for (uint64_t round = 0; round < 3; round++) {
-        for (int from = 0; from < rows; from += BATCH) {
-            int n = MIN(BATCH, rows - from);
-            for (int i = 0; i < n; i++)
-                keys[i] = mix64((uint64_t)(from + i));
-            push(t, keys, n, round + 1);
-        }
-        double begin = mr_clock(), used = cpu();
-        must(!commit(s, t, round + 1), "commit");
-        double took = mr_clock() - begin;
-        printf(
-            "commit of %d rows of 200 bytes: %.3f s (%.2f of a processor's), %.2f M rows/s, level "
-            "0: %.0f files\n",
-            rows, took, cpu() - used, rows / took / 1e6, mr_store_number(s, "level0"));
-    }
-    small_commits(s, t, keys, rows, 0);
-    small_commits(s, t, keys, rows, 200);
-    double begin = mr_clock();
-    mr_store_close(s);
-    printf("close: %.1f ms\n", (mr_clock() - begin) * 1e3);
-    mr_table_clear(t);
-    begin = mr_clock();
-    s = mr_store_open(at("bench"), MR_STORE_WRITE);
-    must(s != NULL, "open");
-    double opened = mr_clock(), used = cpu();
-    must(!mr_store_load(s, t), "load");
-    double took = mr_clock() - opened;
-    printf("open: %.1f ms; load of %.0f rows: %.3f s (%.2f of a processor's), %.2f M rows/s\n",
-           (opened - begin) * 1e3, mr_table_rows(t), took, cpu() - used,
-           mr_table_rows(t) / took / 1e6);
-    char hex[33];
-    begin = mr_clock();
-    used = cpu();
-    must(!mr_store_digest(s, hex), "digest");
-    printf("digest: %.3f s (%.2f of a processor's)\n", mr_clock() - begin, cpu() - used);
-    begin = mr_clock();
-    must(!mr_store_checkpoint(s, "best"), "keep");
-    double kept = mr_clock();
-    must(!mr_store_restore(s, "best"), "restore");
-    printf("checkpoint: %.1f ms, restore: %.1f ms; peak %.0f MB\n", (kept - begin) * 1e3,
-           (mr_clock() - kept) * 1e3, mr_memory_peak() / 1e6);
-    mr_store_close(s);
-    mr_table_free(t);
-    memory_free(keys);
-    tree_remove(at("bench"));
-}
-
 int main(int argc, char **argv)
 {
     tape = mr_tape_new(1, 4);
     must(tape != NULL, "tape");
-    if (argc > 2 && !strcmp(argv[1], "bench")) {
-        bench(argv[2], argc > 3 ? atoi(argv[3]) : 1500000);
-        mr_tape_free(tape);
-        return 0;
-    }
     if (argc == 7 && !strcmp(argv[1], "child")) {
         snprintf(root, sizeof root, "%s", argv[2]);
         FILE *f = fopen(at("digests"), "rb");
