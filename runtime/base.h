@@ -3,6 +3,7 @@
 #define MR_BASE_H
 
 #include <stddef.h>
+#include <pthread.h>
 #include <stdint.h>
 
 #include "moonrock.h"
@@ -34,11 +35,40 @@ void arena_free(arena *a);
 void *arena_take(arena *a, size_t len); /* 64-byte aligned, undefined; NULL after fail() */
 void arena_reset(arena *a);
 
+/* A region: the addresses of up to `most` bytes, none of which is memory yet. region_grow makes
+ * [from, to) memory at once, zero, from 2 MiB on in huge pages where it can; nothing ever moves. */
+char *region_new(size_t most);
+int region_grow(char *base, size_t from, size_t to);
+void region_free(char *base, size_t most);
+
+/* The memory budget (budget.c): whoever keeps much memory for long joins it. The process may grow
+ * while what is resident, and what was promised to others but is not held yet, stays below the
+ * limit. */
+typedef struct memory_client {
+    const char *name;
+    size_t promise; /* bytes it may come to hold whatever others do */
+    size_t held;
+    struct memory_client *next;
+} memory_client;
+void memory_join(memory_client *c, const char *name, size_t promise);
+void memory_leave(memory_client *c);
+/* 1: it may hold len bytes more, which count from now on; it says memory_took(len) once they are
+ * resident. 0: they are more than the budget has left. */
+int memory_grant(memory_client *c, size_t len);
+void memory_took(size_t len);
+void memory_gave(memory_client *c, size_t len);    /* it holds len bytes less */
+void memory_promise(memory_client *c, size_t len); /* it may come to hold len bytes more */
+/* Bytes that are neither resident nor promised. */
+double memory_left(void);
+
 /* Runs task(context, piece) for every piece in [0, pieces) on the threads of the pool and
  * waits. Pieces are taken in order of their number, by whichever thread is free, so their
  * number and bounds must depend on the data alone. A call inside a piece runs in place. */
 typedef void task(void *context, size_t piece);
 void parallel(size_t pieces, task *run, void *context);
+
+/* Starts a thread that signals do not reach: they are the main thread's. 0, or an errno. */
+int thread_start(pthread_t *thread, void *(*run)(void *), void *context);
 
 /* splitmix64's output function: a bijection that mixes all bits. */
 static inline uint64_t mix64(uint64_t x)

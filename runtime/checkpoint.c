@@ -70,9 +70,7 @@ int kept_clean(const mr_store *s)
 /* What the store's last commit is must be known before it is copied. */
 static int state_settle(mr_store *s)
 {
-    if (s->mode == MR_STORE_READ)
-        return fail("store %s: is open for reading only", s->dir);
-    if (s->committing)
+    if (s->preparing)
         return fail("store %s: a commit is under way", s->dir);
     if (mr_commit_begin(s))
         return -1;
@@ -87,7 +85,7 @@ static int checkpoint_make(mr_store *s, const char *dir)
         return -1;
     if (mkdir(dir, 0777))
         return fail("store %s: the state could not be kept: %s", s->dir, strerror(errno));
-    rocksdb_checkpoint_t *c = rocksdb_checkpoint_object_create(s->db, &message);
+    rocksdb_checkpoint_t *c = rocksdb_checkpoint_object_create(s->base.db, &message);
     if (c) {
         rocksdb_checkpoint_create(c, path, 0, &message);
         rocksdb_checkpoint_object_destroy(c);
@@ -119,57 +117,56 @@ int mr_store_checkpoint(mr_store *s, const char *name)
 }
 
 /* Makes a database from a kept one, checks that it is what the kept COMMIT says, and opens it. */
-static rocksdb_t *restored_open(mr_store *s, const char *kept, const char *path, commit_mark *mark)
+static int restored_open(mr_store *s, const char *kept, const char *path, database *d,
+                         commit_mark *mark)
 {
     char from[PATH_SIZE];
     commit_mark log;
+    *d = (database){NULL, NULL};
     if (commit_file_read(kept, mark) || path_make(from, "%s/%s", kept, mark->database) ||
-        tree_remove(path))
-        return NULL;
-    rocksdb_t *db = database_open(s, from, 0, &log);
-    if (!db)
-        return NULL;
-    int bad = log.number != mark->number || database_check(s, db, mark, &log);
-    rocksdb_close(db);
+        tree_remove(path) || database_open(s, from, MR_STORE_READ, d, &log))
+        return -1;
+    int bad = log.number != mark->number || database_check(s, *d, mark, &log);
+    database_close(d);
     if (bad)
-        return fail_null("store %s: the state kept in %s is damaged: its manifest does not lead to "
-                         "commit %llu. Nothing was changed",
-                         s->dir, kept, (unsigned long long)mark->number);
+        return fail("store %s: the state kept in %s is damaged: its manifest does not lead to "
+                    "commit %llu. Nothing was changed",
+                    s->dir, kept, (unsigned long long)mark->number);
     if (tree_copy(from, path, ".sst") || tree_sync(path) || directory_sync(s->dir))
-        return NULL;
-    return database_open(s, path, 1, &log);
+        return -1;
+    return database_open(s, path, MR_STORE_WRITE, d, &log);
 }
 
 int mr_store_restore(mr_store *s, const char *name)
 {
-    char kept[PATH_SIZE], path[PATH_SIZE], before[PATH_SIZE], database[DATABASE_NAME];
+    char kept[PATH_SIZE], path[PATH_SIZE], before[PATH_SIZE], number_text[DATABASE_NAME];
     commit_mark mark;
+    database d;
     if (name_check(s, name) || state_settle(s))
         return -1;
     uint64_t number = kept_latest(s, name);
     if (!number)
         return fail("store %s: no state is kept as %s", s->dir, name);
-    snprintf(database, sizeof database, "db-%llu",
+    snprintf(number_text, sizeof number_text, "db-%llu",
              strtoull(s->last.database + strlen("db-"), NULL, 10) + 1);
     if (path_make(kept, "%s/kept/%s.%llu", s->dir, name, (unsigned long long)number) ||
         path_make(before, "%s/%s", s->dir, s->last.database) ||
-        path_make(path, "%s/%s", s->dir, database))
+        path_make(path, "%s/%s", s->dir, number_text))
         return -1;
-    rocksdb_t *db = restored_open(s, kept, path, &mark);
-    memcpy(mark.database, database, sizeof database);
-    if (!db || commit_file_write(s->dir, &mark)) {
+    int bad = restored_open(s, kept, path, &d, &mark);
+    memcpy(mark.database, number_text, sizeof number_text);
+    if (bad || commit_file_write(s->dir, &mark)) {
         char why[900];
         snprintf(why, sizeof why, "%s", mr_error());
-        if (db)
-            rocksdb_close(db);
+        database_close(&d);
         /* COMMIT may name it, if only the syncing failed: then the next opening decides. */
         commit_mark now;
-        if (!commit_file_read(s->dir, &now) && strcmp(now.database, database))
+        if (!commit_file_read(s->dir, &now) && strcmp(now.database, number_text))
             tree_remove(path);
         return fail("%s", why);
     }
     store_database_close(s);
-    s->db = db;
+    s->base = d;
     s->last = mark;
-    return tree_remove(before);
+    return store_states_read(s) || tree_remove(before) ? -1 : 0;
 }

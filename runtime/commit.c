@@ -1,13 +1,10 @@
 /* commit.c - a commit: the dirty rows of all tables and the named records, as sorted files that
- * RocksDB takes over in one atomic ingest.
+ * RocksDB takes over in one atomic ingest, by a thread of its own while training goes on.
  *
  * The order of what becomes durable: the sorted files and COMMIT.new; then, by the ingest, the
  * files' names in the database and one record of its manifest, which is the commit; then COMMIT.
  * A crash before the manifest leaves the commit before, one after it leaves this one; the next
- * opening for writing brings COMMIT up to date.
- *
- * Rows are counted through all tables in the order of their ids and cut into pieces of equal
- * count, a file each, written in parallel. */
+ * opening for writing brings COMMIT up to date. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -15,26 +12,34 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "admission.h"
 #include "store.h"
-#include "table.h"
 
 enum {
-    PIECES_MAX = 8,
-    PIECE_BYTES = 64 << 20, /* a commit of half of this is one file */
-    LEVEL0_SLOW = 24,       /* files in level 0, from which on commits wait for compaction */
-    LEVEL0_WAIT_MS =
-        20000, /* at most so long: later ones are slower to read, but nothing is lost */
-    AHEAD = 12 /* rows to prefetch */
+    CHUNK = 64,               /* rows that are encoded at once */
+    LEVEL0_SLOW = 24,         /* files in level 0, from which on commits wait for compaction */
+    LEVEL0_WAIT_MS = 20000,   /* at most so long: later ones are slower to read, no more */
+    SERVICE_NAME = 1000       /* characters of a record's name at most */
 };
 
-/* ---- what goes into a commit ---- */
+/* ---- putting one together ---- */
+
+static void commit_free(commit *c)
+{
+    if (!c)
+        return;
+    arena_free(c->bytes);
+    memory_free(c->put);
+    memory_free(c->table);
+    memory_free(c);
+}
 
 int mr_commit_begin(mr_store *s)
 {
-    if (s->mode == MR_STORE_READ)
+    if (s->mode != MR_STORE_WRITE && s->mode != MR_STORE_CREATE)
         return fail("store %s: is open for reading only", s->dir);
     mr_commit_abort(s);
-    if (store_database_need(s))
+    if (mr_commit_wait(s) || store_database_need(s))
         return -1;
     if (s->ahead.number) { /* a commit whose COMMIT could not be replaced */
         if (commit_file_write(s->dir, &s->ahead))
@@ -42,52 +47,103 @@ int mr_commit_begin(mr_store *s)
         s->last = s->ahead;
         s->ahead.number = 0;
     }
-    if (!(s->bytes = arena_new()))
+    commit *c = memory_zero(sizeof *c);
+    if (!c || !(c->bytes = arena_new())) {
+        commit_free(c);
         return -1;
-    s->committing = 1;
+    }
+    c->s = s;
+    c->mark.number = s->last.number + 1;
+    c->mark.time = (uint64_t)((s->clock > 0 ? s->clock : mr_clock_wall()) * 1e6);
+    memcpy(c->mark.database, s->last.database, DATABASE_NAME);
+    s->preparing = c;
     return 0;
+}
+
+void mr_commit_time(mr_store *s, double seconds)
+{
+    s->clock = seconds;
 }
 
 int mr_commit_put(mr_store *s, const char *name, const void *bytes, size_t len)
 {
-    if (!s->committing)
+    commit *c = s->preparing;
+    if (!c)
         return fail("store %s: record %s: no commit was begun", s->dir, name);
     size_t name_len = strlen(name);
-    if (name_len > 1000)
-        return fail("store %s: the name of a record has %zu characters, at most 1000 may be",
-                    s->dir, name_len);
-    if (memory_reserve((void **)&s->put, &s->put_room, s->puts + 1, sizeof *s->put))
+    if (name_len > SERVICE_NAME)
+        return fail("store %s: the name of a record has %zu characters, at most %d may be", s->dir,
+                    name_len, SERVICE_NAME);
+    if (memory_reserve((void **)&c->put, &c->put_room, c->puts + 1, sizeof *c->put))
         return -1;
-    char *copy = arena_take(s->bytes, 1 + name_len + len);
+    char *copy = arena_take(c->bytes, 1 + name_len + len);
     if (!copy)
         return -1;
     copy[0] = PREFIX_STATE;
     memcpy(copy + 1, name, name_len);
     if (len)
         memcpy(copy + 1 + name_len, bytes, len);
-    s->put[s->puts] = (put_record){.key = copy,
+    c->put[c->puts] = (put_record){.key = copy,
                                    .key_len = 1 + name_len,
                                    .bytes = copy + 1 + name_len,
                                    .len = len,
-                                   .order = s->puts};
-    s->puts++;
+                                   .order = c->puts};
+    c->puts++;
     return 0;
 }
 
 int mr_commit_table(mr_store *s, mr_table *t)
 {
-    if (!s->committing)
+    commit *c = s->preparing;
+    if (!c)
         return fail("store %s: table %s: no commit was begun", s->dir, table_name(t));
-    if (memory_reserve((void **)&s->table, &s->table_room, s->tables + 1, sizeof(mr_table *)))
+    if (memory_reserve((void **)&c->table, &c->table_room, c->tables + 1, sizeof(mr_table *)))
         return -1;
-    size_t at = s->tables;
-    for (; at > 0 && table_id(s->table[at - 1]) >= table_id(t); at--)
-        if (table_id(s->table[at - 1]) == table_id(t))
+    size_t at = c->tables;
+    for (; at > 0 && table_id(c->table[at - 1]) >= table_id(t); at--)
+        if (table_id(c->table[at - 1]) == table_id(t))
             return fail("store %s: table %s: number %" PRIu32 " is in the commit already", s->dir,
                         table_name(t), table_id(t));
-    memmove(s->table + at + 1, s->table + at, (s->tables - at) * sizeof *s->table);
-    s->table[at] = t;
-    s->tables++;
+    memmove(c->table + at + 1, c->table + at, (c->tables - at) * sizeof *c->table);
+    c->table[at] = t;
+    c->tables++;
+    return 0;
+}
+
+/* Rows whose last gradient is older than the table's time to live, by the commits since. */
+static int table_expiry(commit *c, mr_table *t)
+{
+    table_state state;
+    commit_mark mark = {0, 0, 0, ""};
+    if (!table_ttl(t) || c->mark.time < table_ttl(t))
+        return 0;
+    table_state_get(t, &state);
+    for (uint64_t number = state.expiry_commit + 1; number < c->mark.number; number++) {
+        int rc = database_log(c->s, c->s->base, number, &mark);
+        if (rc < 0)
+            return -1;
+        if (rc || mark.number != number || mark.time > c->mark.time - table_ttl(t))
+            break;
+        table_expire(t, mark.step, number);
+    }
+    return 0;
+}
+
+/* What the store keeps of a table beside its rows. */
+static int table_put(commit *c, mr_table *t, table_state *state)
+{
+    char name[300];
+    if (table_expiry(c, t))
+        return -1;
+    table_state_get(t, state);
+    snprintf(name, sizeof name, "table/%.200s", table_name(t));
+    if (mr_commit_put(c->s, name, state, sizeof *state))
+        return -1;
+    for (size_t page = 0; (page = table_filter_changed(t, page)) != SIZE_MAX; page++) {
+        snprintf(name, sizeof name, "filter/%.200s/%08zu", table_name(t), page);
+        if (mr_commit_put(c->s, name, table_filter_page(t, page), FILTER_PAGE))
+            return -1;
+    }
     return 0;
 }
 
@@ -126,144 +182,154 @@ static int same_name(const put_record *a, const put_record *b)
     return a->key_len == b->key_len && !memcmp(a->key, b->key, a->key_len);
 }
 
-char *state_file_write(mr_store *s, const char *path, const commit_mark *mark)
+char *state_file_write(commit *c, const char *path)
 {
     char key[COMMIT_KEY] = {PREFIX_COMMIT}, *message = NULL;
-    uint64_t number = __builtin_bswap64(mark->number), value[2] = {mark->step, mark->time};
+    uint64_t number = __builtin_bswap64(c->mark.number), value[2] = {c->mark.step, c->mark.time};
     memcpy(key + 1, &number, 8);
-    rocksdb_sstfilewriter_t *w = writer_open(s, path, &message);
+    rocksdb_sstfilewriter_t *w = writer_open(c->s, path, &message);
     if (!message)
         rocksdb_sstfilewriter_put(w, key, sizeof key, (const char *)value, sizeof value, &message);
-    if (s->puts)
-        qsort(s->put, s->puts, sizeof *s->put, by_name);
-    for (size_t i = 0; i < s->puts && !message; i++) {
-        const put_record *p = &s->put[i];
-        if (i + 1 == s->puts || !same_name(p, p + 1)) /* the last of a name */
+    if (c->puts)
+        qsort(c->put, c->puts, sizeof *c->put, by_name);
+    for (size_t i = 0; i < c->puts && !message; i++) {
+        const put_record *p = &c->put[i];
+        if (i + 1 == c->puts || !same_name(p, p + 1)) /* the last of a name */
             rocksdb_sstfilewriter_put(w, p->key, p->key_len, p->bytes, p->len, &message);
     }
     return writer_close(w, message);
 }
 
-typedef struct commit_table {
-    mr_table *t;
-    const dirty_row *rows;
-    uint64_t first, n; /* its rows, counted through all tables */
-    size_t record;     /* bytes */
-} commit_table;
-
-typedef struct commit_files {
-    mr_store *s;
-    commit_mark mark;
-    commit_table *table;
-    size_t tables;
-    uint64_t rows;
-    size_t pieces; /* files of rows; file[pieces] is the state's */
-    char file[PIECES_MAX + 1][PATH_SIZE];
-    char *message[PIECES_MAX + 1]; /* RocksDB's, or NULL */
-    int failed[PIECES_MAX + 1];    /* out of memory */
-} commit_files;
-
-static char *rows_put(rocksdb_sstfilewriter_t *w, const commit_table *c, uint64_t from, uint64_t to,
-                      uint8_t *record)
+/* The rows of a table's cut. */
+static char *table_write(rocksdb_sstfilewriter_t *w, mr_table *t, size_t n, uint8_t *records)
 {
-    char key[ROW_KEY] = {PREFIX_ROW}, *message = NULL;
-    uint32_t id = __builtin_bswap32(table_id(c->t));
-    memcpy(key + 1, &id, 4);
-    for (uint64_t i = from; i < to && !message; i++) {
-        if (i + AHEAD < to)
-            for (size_t line = 0; line < c->record + 64; line += 64)
-                __builtin_prefetch((const char *)c->rows[i + AHEAD].row + line);
-        uint64_t big = __builtin_bswap64(c->rows[i].key);
-        memcpy(key + 5, &big, 8);
-        size_t len = table_encode(c->t, c->rows[i].row, record);
-        rocksdb_sstfilewriter_put(w, key, sizeof key, (const char *)record, len, &message);
+    char key[ROW_KEY], *message = NULL;
+    uint64_t keys[CHUNK];
+    size_t ends[CHUNK];
+    for (size_t from = 0; from < n && !message;) {
+        size_t got = table_cut_encode(t, from, CHUNK, keys, records, ends), at = 0;
+        for (size_t i = 0; i < got && !message; i++) {
+            row_key(key, PREFIX_ROW, table_id(t), keys[i]);
+            rocksdb_sstfilewriter_put(w, key, sizeof key, (const char *)records + at, ends[i] - at,
+                                      &message);
+            at = ends[i];
+        }
+        from += got;
     }
     return message;
 }
 
-/* Writes the rows [from, to) of the commit. */
-static void rows_file_write(commit_files *f, size_t piece, uint64_t from, uint64_t to)
+static int commit_fail(const commit *c, char *message)
 {
-    size_t longest = 0;
-    for (size_t i = 0; i < f->tables; i++)
-        longest = MAX(longest, f->table[i].record);
-    uint8_t *record = memory_new(longest);
-    if (!record) {
-        f->failed[piece] = 1;
-        return;
+    return database_fail(c->s, "the commit could not be written; the last one stays", message);
+}
+
+/* The file of all tables' rows, if there are any; -1 after fail(). */
+static int rows_write(commit *c)
+{
+    size_t most = 0, *n = arena_take(c->bytes, (c->tables + 1) * sizeof *n), rows = 0;
+    if (!n)
+        return -1;
+    for (size_t i = 0; i < c->tables; i++) {
+        int64_t sorted = table_cut_sort(c->table[i]);
+        n[i] = (size_t)sorted;
+        rows += n[i];
+        most = MAX(most, table_record_most(c->table[i]));
     }
+    if (!rows)
+        return 0;
+    uint8_t *records = memory_new(most * CHUNK);
+    if (!records)
+        return -1;
     char *message = NULL;
-    rocksdb_sstfilewriter_t *w = writer_open(f->s, f->file[piece], &message);
-    for (size_t i = 0; i < f->tables && !message; i++) {
-        const commit_table *c = &f->table[i];
-        uint64_t begin = MAX(from, c->first), end = MIN(to, c->first + c->n);
-        if (begin < end)
-            message = rows_put(w, c, begin - c->first, end - c->first, record);
-    }
-    f->message[piece] = writer_close(w, message);
-    memory_free(record);
+    rocksdb_sstfilewriter_t *w = writer_open(c->s, c->file[c->files++], &message);
+    for (size_t i = 0; i < c->tables && !message; i++)
+        message = table_write(w, c->table[i], n[i], records);
+    message = writer_close(w, message);
+    memory_free(records);
+    return message ? commit_fail(c, message) : 0;
 }
 
-static void file_piece(void *context, size_t piece)
+/* ---- files that are made beforehand ---- */
+
+struct rows_file {
+    mr_store *s;
+    rocksdb_sstfilewriter_t *writer;
+    char *message;
+    char path[PATH_SIZE];
+    size_t n;
+};
+
+static int file_path(const commit *c, size_t i, char path[PATH_SIZE])
 {
-    commit_files *f = context;
-    if (piece == f->pieces)
-        f->message[piece] = state_file_write(f->s, f->file[piece], &f->mark);
-    else
-        rows_file_write(f, piece, f->rows * piece / f->pieces, f->rows * (piece + 1) / f->pieces);
+    return path_make(path, "%s/staging/%" PRIu64 "-%zu.sst", c->s->dir, c->mark.number, i);
 }
 
-/* Takes the tables' dirty rows and cuts them into pieces. */
-static int files_plan(commit_files *f)
+rows_file *rows_file_new(mr_store *s)
+{
+    rows_file *f = memory_zero(sizeof *f);
+    if (!f)
+        return NULL;
+    f->s = s;
+    static unsigned turn;
+    if (path_make(f->path, "%s/staging/rows-%u.sst", s->dir, turn++)) {
+        memory_free(f);
+        return NULL;
+    }
+    f->writer = writer_open(s, f->path, &f->message);
+    return f;
+}
+
+int rows_file_put(rows_file *f, const void *key, size_t key_len, const void *bytes, size_t len)
+{
+    if (!f->message)
+        rocksdb_sstfilewriter_put(f->writer, key, key_len, bytes, len, &f->message);
+    f->n++;
+    return f->message ? -1 : 0;
+}
+
+int rows_file_drop(rows_file *f, const void *key, size_t key_len)
+{
+    if (!f->message)
+        rocksdb_sstfilewriter_delete(f->writer, key, key_len, &f->message);
+    f->n++;
+    return f->message ? -1 : 0;
+}
+
+int rows_file_end(rows_file *f)
 {
     mr_store *s = f->s;
-    size_t bytes = 0;
-    f->table = arena_take(s->bytes, (s->tables + 1) * sizeof *f->table);
-    if (!f->table)
-        return -1;
-    for (f->tables = 0; f->tables < s->tables; f->tables++) {
-        commit_table *c = &f->table[f->tables];
-        c->t = s->table[f->tables];
-        int64_t n = table_dirty(c->t, &c->rows);
-        if (n < 0)
-            return -1;
-        c->first = f->rows;
-        c->n = (uint64_t)n;
-        c->record = table_record_len(c->t);
-        f->rows += c->n;
-        bytes += c->n * (c->record + ROW_KEY);
-    }
-    if (f->rows)
-        f->pieces =
-            bytes < PIECE_BYTES / 2 ? 1 : MIN(PIECES_MAX, 2 * (bytes / PIECE_BYTES / 2 + 1));
-    for (size_t i = 0; i <= f->pieces; i++)
-        if (path_make(f->file[i], "%s/staging/%" PRIu64 "-%zu.sst", s->dir, f->mark.number, i))
-            return -1;
-    return 0;
-}
-
-static int files_write(commit_files *f)
-{
-    parallel(f->pieces + 1, file_piece, f);
+    commit *c = s->preparing;
+    char path[PATH_SIZE], *message = f->message;
     int bad = 0;
-    for (size_t i = 0; i <= f->pieces; i++) {
-        if (f->failed[i])
-            bad = fail("store %s: out of memory for the rows of a commit", f->s->dir);
-        if (f->message[i])
-            bad = database_fail(f->s, "the commit could not be written; the last one stays",
-                                f->message[i]);
+    if (!f->n && !message) { /* RocksDB makes no empty files */
+        rocksdb_sstfilewriter_destroy(f->writer);
+        unlink(f->path);
+    } else if ((message = writer_close(f->writer, message))) {
+        bad = database_fail(s, "a file of rows could not be written", message);
+    } else if (!c || c->files + 2 >= COMMIT_FILES) {
+        bad = fail("store %s: there is no commit for a file of rows", s->dir);
+    } else if (file_path(c, c->files, path)) {
+        bad = -1;
+    } else if (rename(f->path, path)) {
+        bad = fail("store %s: %s could not be renamed: %s", s->dir, f->path, strerror(errno));
+    } else {
+        c->files++;
     }
+    if (bad)
+        unlink(f->path);
+    memory_free(f);
     return bad;
 }
 
 /* ---- the ingest ---- */
 
-char *database_ingest(rocksdb_t *db, const char *const *files, size_t n)
+char *database_ingest(database d, const char *const *files, size_t n)
 {
     char *message = NULL;
     rocksdb_ingestexternalfileoptions_t *o = rocksdb_ingestexternalfileoptions_create();
     rocksdb_ingestexternalfileoptions_set_move_files(o, 1);
-    rocksdb_ingest_external_file(db, files, n, o, &message);
+    rocksdb_ingest_external_file(d.db, files, n, o, &message);
     rocksdb_ingestexternalfileoptions_destroy(o);
     return message;
 }
@@ -282,20 +348,21 @@ static void level0_wait(mr_store *s)
 
 /* RocksDB takes no more after an error of writing, also one of compaction: the database is opened
  * anew, which tells what became of the commit, and it is tried once more. */
-static int files_ingest(commit_files *f)
+static int files_ingest(commit *c)
 {
-    mr_store *s = f->s;
-    const char *files[PIECES_MAX + 1];
-    for (size_t i = 0; i <= f->pieces; i++)
-        files[i] = f->file[i];
+    mr_store *s = c->s;
+    const char *files[COMMIT_FILES];
+    for (size_t i = 0; i < c->files; i++)
+        files[i] = c->file[i];
     for (int try = 1;; try++) {
-        char *message = database_ingest(s->db, files, f->pieces + 1);
+        pthread_rwlock_rdlock(&s->using);
+        char *message = database_ingest(s->base, files, c->files);
+        pthread_rwlock_unlock(&s->using);
         if (!message)
             return 0;
         char why[700];
         snprintf(why, sizeof why, "%s", message);
         rocksdb_free(message);
-        store_database_close(s);
         if (store_database_open(s)) {
             char opening[300];
             snprintf(opening, sizeof opening, "%s", mr_error());
@@ -312,49 +379,126 @@ static int files_ingest(commit_files *f)
     }
 }
 
-static int commit_make(mr_store *s, commit_files *f)
+static int commit_write(commit *c)
 {
-    if (files_plan(f) || files_write(f) || commit_file_prepare(s->dir, &f->mark))
+    mr_store *s = c->s;
+    if (rows_write(c))
+        return -1;
+    char *message = state_file_write(c, c->file[c->files++]);
+    if (message)
+        return commit_fail(c, message);
+    if (commit_file_prepare(s->dir, &c->mark))
         return -1;
     level0_wait(s);
-    if (files_ingest(f))
+    if (files_ingest(c))
         return -1;
+    for (size_t i = 0; i < c->tables; i++) { /* from now on compactions may drop what expired */
+        s->expired[c->state[i].id] = c->state[i].expired;
+        s->forgotten[c->state[i].id] = c->state[i].forgotten;
+    }
     if (commit_file_replace(s->dir)) {
-        s->ahead = f->mark;
+        s->ahead = c->mark;
         return -1;
     }
-    s->last = f->mark;
     return 0;
+}
+
+/* ---- the thread ---- */
+
+static void *commit_run(void *argument)
+{
+    commit *c = argument;
+    c->failed = commit_write(c);
+    if (c->failed) {
+        snprintf(c->error, sizeof c->error, "%s", mr_error());
+        /* A database that did not open again may need its files (database_rescue). */
+        for (size_t i = 0; c->s->base.db && !c->s->ahead.number && i < COMMIT_FILES; i++)
+            unlink(c->file[i]);
+    }
+    c->over = 1;
+    return NULL;
+}
+
+/* Cuts the tables: from here on the commit is what it will be. */
+static int commit_cut(commit *c)
+{
+    c->state = arena_take(c->bytes, (c->tables + 1) * sizeof *c->state);
+    if (!c->state)
+        return -1;
+    for (size_t i = 0; i < COMMIT_FILES; i++)
+        if (file_path(c, i, c->file[i]))
+            return -1;
+    for (size_t i = 0; i < c->tables; i++)
+        if (table_put(c, c->table[i], &c->state[i]) || table_cut(c->table[i], c->mark.step)) {
+            for (size_t k = 0; k <= i; k++)
+                table_cut_end(c->table[k], 0);
+            return -1;
+        }
+    return 0;
+}
+
+int mr_commit_behind(mr_store *s, uint64_t step)
+{
+    commit *c = s->preparing;
+    if (!c)
+        return fail("store %s: no commit was begun", s->dir);
+    c->mark.step = step;
+    if (commit_cut(c)) {
+        mr_commit_abort(s);
+        return -1;
+    }
+    s->preparing = NULL;
+    s->behind = c;
+    if (thread_start(&c->thread, commit_run, c)) {
+        commit_run(c);
+        c->thread = pthread_self();
+    }
+    return 0;
+}
+
+int mr_commit_wait(mr_store *s)
+{
+    commit *c = s->behind;
+    if (!c)
+        return 0;
+    if (!pthread_equal(c->thread, pthread_self()))
+        pthread_join(c->thread, NULL);
+    s->behind = NULL;
+    for (size_t i = 0; i < c->tables; i++)
+        table_cut_end(c->table[i], !c->failed);
+    int failed = c->failed;
+    if (failed)
+        fail("%s", c->error);
+    else
+        s->last = c->mark;
+    commit_free(c);
+    return failed;
+}
+
+int mr_commit_poll(mr_store *s)
+{
+    if (s->behind && !s->behind->over)
+        return 0;
+    return mr_commit_wait(s) ? -1 : 1;
+}
+
+int store_committing(const mr_store *s)
+{
+    return s && s->behind != NULL;
 }
 
 int mr_commit_end(mr_store *s, uint64_t step)
 {
-    if (!s->committing)
-        return fail("store %s: no commit was begun", s->dir);
-    commit_files *f = arena_take(s->bytes, sizeof *f);
-    if (!f)
-        return -1;
-    memset(f, 0, sizeof *f);
-    f->s = s;
-    f->mark = (commit_mark){
-        .number = s->last.number + 1, .step = step, .time = (uint64_t)(mr_clock_wall() * 1e6)};
-    memcpy(f->mark.database, s->last.database, DATABASE_NAME);
-    int bad = commit_make(s, f);
-    /* A database that did not open again may need its files (database_rescue). */
-    for (size_t i = 0; bad && s->db && !s->ahead.number && i <= f->pieces; i++)
-        if (*f->file[i])
-            unlink(f->file[i]);
-    for (size_t i = 0; !bad && i < s->tables; i++)
-        table_committed(s->table[i]);
-    mr_commit_abort(s);
-    return bad ? -1 : 0;
+    return mr_commit_behind(s, step) || mr_commit_wait(s) ? -1 : 0;
 }
 
 void mr_commit_abort(mr_store *s)
 {
-    if (s->bytes)
-        arena_free(s->bytes);
-    s->bytes = NULL;
-    s->puts = s->tables = 0;
-    s->committing = 0;
+    commit *c = s->preparing;
+    char path[PATH_SIZE];
+    for (size_t i = 0; c && i < c->files; i++)
+        if (!file_path(c, i, path))
+            unlink(path);
+    commit_free(c);
+    s->preparing = NULL;
 }

@@ -43,6 +43,7 @@ typedef struct lookup {
     uint32_t set;          /* bit c: column c of grad is not undefined */
     const uint32_t *shard; /* [SHARDS + 1]: the uniques of a table's shard (table_room.h) */
     struct lookup *next;   /* the table's, in the order of the pulls of this step */
+    int *in_use;           /* NULL, or set to 0 when the tape forgets the lookup */
 } lookup;
 
 #endif

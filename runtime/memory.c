@@ -1,6 +1,6 @@
-/* memory.c - the one allocator, and arenas on top of it. Every block is 64-byte aligned;
- * a block of 2 MiB and more is aligned to that and asks for huge pages, which halves the cost of
- * a random access (runtime/README.md has the measurement). */
+/* memory.c - the one allocator; arenas on top of it, and regions beside it. Every block is 64-byte
+ * aligned; a block of 2 MiB and more is aligned to that and asks for huge pages, which halves the
+ * cost of a random access (runtime/README.md has the measurement). */
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -152,4 +152,49 @@ void arena_reset(arena *a)
         b->used = 0;
     }
     a->taken = 0;
+}
+
+/* ---- regions --------------------------------------------------------------------------- */
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+static size_t region_size(size_t most)
+{
+    return (most + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+}
+
+char *region_new(size_t most)
+{
+    size_t size = region_size(most);
+    char *p = mmap(NULL, size + HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                   -1, 0);
+    if (p == MAP_FAILED)
+        return fail_null("memory: no room for %zu bytes of addresses (ulimit -v?)", size);
+    char *base = (char *)(((uintptr_t)p + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
+    if (base > p)
+        munmap(p, (size_t)(base - p));
+    if (base < p + HUGE_PAGE)
+        munmap(base + size, (size_t)(p + HUGE_PAGE - base));
+    return base;
+}
+
+void region_free(char *base, size_t most)
+{
+    if (base)
+        munmap(base, region_size(most));
+}
+
+int region_grow(char *base, size_t from, size_t to)
+{
+    atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed);
+    if (mprotect(base + from, to - from, PROT_READ | PROT_WRITE))
+        return fail("memory: out of memory for %zu bytes", to - from);
+    if (from % HUGE_PAGE == 0 && to - from >= HUGE_PAGE && from > 0)
+        madvise(base + from, to - from, MADV_HUGEPAGE);
+    if (madvise(base + from, to - from, MADV_POPULATE_WRITE))
+        for (size_t at = from; at < to; at += 4096) /* kernels before 5.14 */
+            *(volatile char *)(base + at) = 0;
+    return 0;
 }

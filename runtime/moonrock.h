@@ -56,6 +56,17 @@ uint64_t mr_hash(const void *bytes, size_t len, uint64_t seed);
 /* Largest resident size of this process so far (VmHWM), in bytes. */
 double mr_memory_peak(void);
 
+/* The memory that this process may use, in bytes: set before tables and stores are made; 0: half of
+ * the machine's, or of its control group's. floor: the least that would do for what there is now. */
+int mr_memory_limit_set(double bytes);
+double mr_memory_limit(void);
+double mr_memory_floor(void);
+
+/* What is resident now, and who of it holds how much and was promised how much: parts from 0 on, NULL
+ * after the last. */
+double mr_memory_resident(void);
+const char *mr_memory_part(int i, double *held, double *promise);
+
 /* How many times the runtime's allocator was called: a steady step adds none. */
 double mr_memory_calls(void);
 
@@ -85,6 +96,7 @@ typedef struct mr_batch {
     const float *label;      /* [n], or NULL: the data has none */
     const float *weight;     /* [n], or NULL: all are 1 */
     mr_position position;    /* after this batch */
+    uint64_t number;         /* of all batches that readers of this process made, from 1; 0: of none */
     const uint8_t *bad;      /* [n], 1: a line that could not be read, kept as an empty sample
                                 with a NaN for label; or NULL: there are none */
 } mr_batch;
@@ -258,7 +270,25 @@ typedef struct mr_column {
     uint32_t dim;     /* floats, 1 to 65535 */
     mr_init init;
     mr_optim optim;
+    uint32_t admit; /* sightings of a key until the column is trained, at most 15; 0, 1: the first.
+                       With admission by chance: more than 1, it has to be admitted */
 } mr_column;
+
+/* Which keys are worth a row. Only training counts sightings, once a key and batch. A column that is
+ * not admitted is 0, gets no gradient and takes no space. */
+typedef struct mr_admission {
+    double keys;     /* by count: how many there may be; 4.8 bytes each at an error of 0.01 */
+    double error;    /* chance that a key is taken for one seen more often, 0 to 1 */
+    double chance;   /* not 0: by chance instead, at each sighting */
+    int32_t initial; /* 1: such a column is what it will begin with, instead of 0 */
+} mr_admission;
+
+/* A column of a layout that records were written in. */
+typedef struct mr_kept_column {
+    const char *name;
+    uint32_t dim, state; /* floats */
+    int32_t kind;        /* mr_optim_kind */
+} mr_kept_column;
 
 typedef struct mr_table mr_table;
 typedef struct mr_tape mr_tape;
@@ -269,17 +299,40 @@ mr_table *mr_table_new(const char *name, uint32_t id, uint64_t seed, const mr_co
                        size_t n);
 void mr_table_free(mr_table *t);
 
-/* Number of rows that were ever pushed. */
+/* Before any key is looked up: admits keys by these rules. */
+int mr_table_admission(mr_table *t, const mr_admission *options);
+
+/* Rows expire that got no gradient for so many seconds; 0: never. */
+int mr_table_expiry(mr_table *t, double seconds);
+
+/* Records of layout `number` (from 1) have these columns, found again by name; those of the table are
+ * layout 1 unless mr_table_layout_now says which one they are. */
+int mr_table_layout(mr_table *t, int number, const mr_kept_column *columns, size_t n);
+int mr_table_layout_now(mr_table *t, int number);
+
+/* Number of rows: keys that were ever updated and not dropped. */
 double mr_table_rows(const mr_table *t);
+
+/* Rows in the cache, and of these, changed since the last commit. resident: 1 while the cache holds
+ * every row. pressed: 1 when so many changed that a commit is due. */
+double mr_table_cached(const mr_table *t);
+double mr_table_dirty(const mr_table *t);
+int mr_table_resident(const mr_table *t);
+int mr_table_pressed(const mr_table *t);
 
 /* The settings of column c, to change the learning rate by. Owned by the table. */
 mr_optim *mr_table_optim(mr_table *t, int c);
 
 /* Looks up the rows of all keys of a batch, each distinct key once, for the operations of a
  * tape. A training tape makes room for keys not seen before; another one reads their fresh
- * values and writes nothing. The batch must stay until the tape is reset. Returns the number
- * of the lookup on the tape, or -1. */
+ * values and writes nothing. Rows that the cache lacks are read from the store. The batch must stay
+ * until the tape is reset. Returns the number of the lookup on the tape, or -1. */
 int mr_table_pull(mr_table *t, mr_tape *tape, const mr_batch *batch);
+
+/* The reader's next batches will be pulled in training: begins to read the rows that the cache lacks,
+ * while others go on. drop forgets them, before the reader is closed. */
+int mr_table_ahead(mr_table *t, mr_reader *r);
+void mr_table_ahead_drop(mr_table *t);
 
 /* Updates every row that got a gradient since the last push, once: gradients of the same key
  * are summed in the order of lookups and samples. `step` is the model's step that this makes,
@@ -300,10 +353,6 @@ double mr_table_peek(mr_table *t, int c, uint64_t key, float *out);
 /* Floats of column c and its state in a row. */
 int mr_table_state(const mr_table *t, int c);
 
-/* Steps through the keys of the rows in ascending order: fills keys with up to n of them, all
- * >= from, and returns how many. */
-int mr_table_keys(mr_table *t, uint64_t from, size_t n, uint64_t *keys);
-
 /* ---- store ----------------------------------------------------------------------------
  *
  * A directory that holds everything of one model: rows, named records, and states that were kept.
@@ -312,9 +361,10 @@ int mr_table_keys(mr_table *t, uint64_t from, size_t n, uint64_t *keys);
  * store first: when that fails, nothing was changed. */
 
 typedef enum mr_store_mode {
-    MR_STORE_READ,  /* writes nothing */
-    MR_STORE_WRITE, /* it must exist */
-    MR_STORE_CREATE /* made, with the directories above it, if it does not */
+    MR_STORE_READ,   /* writes nothing, and sees the last commit at the time it was opened */
+    MR_STORE_WRITE,  /* it must exist */
+    MR_STORE_CREATE, /* made, with the directories above it, if it does not */
+    MR_STORE_FOLLOW  /* writes nothing, and sees later commits once it asks for them */
 } mr_store_mode;
 
 typedef struct mr_store mr_store;
@@ -327,19 +377,33 @@ int mr_store_get(mr_store *s, const char *name);
 const void *mr_store_value(const mr_store *s);
 double mr_store_value_len(const mr_store *s);
 
-/* Reads all rows of a table into its cache. */
+/* For a reader that follows: goes on to the last commit. 1: there is a newer one, tables have to be
+ * cleared and loaded anew; 0: there is none; -1. */
+int mr_store_follow(mr_store *s);
+
+/* Makes the store a table's: its rows are read into the cache, or, where they do not fit into the
+ * memory that is left, when they are looked up. */
 int mr_store_load(mr_store *s, mr_table *t);
 
 /* A commit: begin, put and table in any order (the last of a name wins), then end, or abort. end
  * is atomic and durable, and may wait for compaction to keep up; `step` is the model's. A record
  * that is not put stays as it is. After a failure the store is at its last commit, the tables'
- * rows are still to be committed, and another commit may be begun. A table must not change between
- * its put and the end. */
+ * rows are still to be committed, and another commit may be begun.
+ * behind is end by another thread: what the tables and records are at the call is what is committed,
+ * while they go on to change; poll tells how it goes: 0 not yet, 1 done (or there was none), -1 it
+ * failed; wait waits for it. Beginning another waits, too. */
 int mr_commit_begin(mr_store *s);
 int mr_commit_put(mr_store *s, const char *name, const void *bytes, size_t len); /* copied */
 int mr_commit_table(mr_store *s, mr_table *t);
 int mr_commit_end(mr_store *s, uint64_t step);
+int mr_commit_behind(mr_store *s, uint64_t step);
+int mr_commit_poll(mr_store *s);
+int mr_commit_wait(mr_store *s);
 void mr_commit_abort(mr_store *s);
+
+/* Commits are made at this time (seconds since 1970) until it is set again; 0: now, as the clock of
+ * the machine has it. Expiry goes by it. */
+void mr_commit_time(mr_store *s, double seconds);
 
 /* Keeps the last committed state inside the store as `name`, by hard links, in the place of an
  * older one; and makes the state kept as `name` the store's, which stays kept too. A crash leaves
@@ -354,9 +418,9 @@ int mr_store_digest(mr_store *s, char *hex);
 double mr_store_rows(mr_store *s, uint32_t table);
 
 /* Of the last commit: "commit" (number), "step", "time" (seconds since 1970). Of the database:
- * "bytes" on disk, "level0" files, "errors" in the background. "waited": seconds that commits
- * waited for compaction. -1: not known. */
-double mr_store_number(const mr_store *s, const char *what);
+ * "bytes" on disk, "level0" files, "errors" in the background, "blocks": bytes of the block cache.
+ * "waited": seconds that commits waited for compaction. -1: not known. */
+double mr_store_number(mr_store *s, const char *what);
 
 /* The directory of the database in use, within the store's. Owned by the store. */
 const char *mr_store_database(const mr_store *s);

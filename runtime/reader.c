@@ -6,7 +6,6 @@
  * its epoch follows (not so in a stream, which would have to wait for it). Signals are the
  * main thread's. */
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,6 +67,8 @@ static void publish(mr_reader *r, slot *s, mr_position position, int last)
         .position = position,
         .bad = m->marked ? m->bad : NULL,
     };
+    static atomic_uint_fast64_t number;
+    s->batch.number = atomic_fetch_add(&number, 1) + 1;
     s->progress = progress(r, position);
     pthread_mutex_lock(&r->lock);
     r->made++;
@@ -178,11 +179,7 @@ static void *read_ahead(void *argument)
 
 static int start(mr_reader *r)
 {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int rc = pthread_create(&r->thread, NULL, read_ahead, r);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    int rc = thread_start(&r->thread, read_ahead, r);
     if (rc)
         return fail("reader: cannot start its thread: %s", strerror(rc));
     r->started = 1;
@@ -302,6 +299,15 @@ int mr_reader_next(mr_reader *r)
     }
     pthread_mutex_unlock(&r->lock);
     return n;
+}
+
+const mr_batch *reader_coming(mr_reader *r, int i)
+{
+    pthread_mutex_lock(&r->lock);
+    uint64_t at = r->taken + (uint64_t)r->holding + (uint64_t)i;
+    const mr_batch *batch = at < r->made ? &r->ring[at % RING].batch : NULL;
+    pthread_mutex_unlock(&r->lock);
+    return batch;
 }
 
 int mr_reader_seek(mr_reader *r, int64_t epoch, int64_t sample)

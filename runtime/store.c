@@ -101,21 +101,22 @@ static void creations_clean(const char *dir)
 static int creation_fill(mr_store *s, const char *dir)
 {
     char path[PATH_SIZE], file[PATH_SIZE], *message = NULL;
-    commit_mark mark = {0, 0, (uint64_t)(mr_clock_wall() * 1e6), "db-1"};
+    commit first = {.s = s, .mark = {0, 0, (uint64_t)(mr_clock_wall() * 1e6), "db-1"}};
+    database d = {NULL, NULL};
     if (path_make(path, "%s/db-1", dir) || path_make(file, "%s/state.sst", dir))
         return -1;
-    if ((message = state_file_write(s, file, &mark)))
+    if ((message = state_file_write(&first, file)))
         return database_fail(s, "could not be made", message);
     rocksdb_options_set_create_if_missing(s->options, 1);
-    rocksdb_t *db = rocksdb_open(s->options, path, &message);
+    d.db = rocksdb_open(s->options, path, &message);
     rocksdb_options_set_create_if_missing(s->options, 0);
     if (message)
         return database_fail(s, "could not be made", message);
-    message = database_ingest(db, (const char *[]){file}, 1);
-    rocksdb_close(db);
+    message = database_ingest(d, (const char *[]){file}, 1);
+    database_close(&d);
     if (message)
         return database_fail(s, "could not be made", message);
-    return tree_remove(file) || tree_sync(dir) || commit_file_write(dir, &mark) ? -1 : 0;
+    return tree_remove(file) || tree_sync(dir) || commit_file_write(dir, &first.mark) ? -1 : 0;
 }
 
 /* A store is made beside its place and renamed into it: there is never half of one. */
@@ -197,30 +198,33 @@ static int open_reading_once(mr_store *s)
     char path[PATH_SIZE];
     if (commit_file_read(s->dir, &before) || path_make(path, "%s/%s", s->dir, before.database))
         return -1;
-    rocksdb_t *db = database_open(s, path, 0, &log);
+    database d;
+    int bad = database_open(s, path, s->mode, &d, &log);
     if (commit_file_read(s->dir, &now)) {
-        if (db)
-            rocksdb_close(db);
+        database_close(&d);
         return -1;
     }
     int moved = strcmp(before.database, now.database) || before.number != now.number;
-    if (!db)
+    if (bad)
         return moved ? 1 : -1;
     /* Commits made between the two looks at COMMIT are no damage. */
     int later = !strcmp(before.database, now.database) && now.number <= log.number;
-    if (database_check(s, db, later ? &now : &before, &log)) {
-        rocksdb_close(db);
+    if (database_check(s, d, later ? &now : &before, &log)) {
+        database_close(&d);
         return moved ? 1 : -1;
     }
     snprintf(log.database, sizeof log.database, "%s", strrchr(path, '/') + 1);
-    s->db = db;
+    pthread_rwlock_wrlock(&s->using);
+    database_close(&s->base);
+    s->base = d;
+    pthread_rwlock_unlock(&s->using);
     s->last = log;
     return 0;
 }
 
 /* Files may vanish between the reading of a manifest and their opening: compaction or a restore
  * removed them. */
-static int open_reading(mr_store *s)
+int store_open_reading(mr_store *s)
 {
     for (int try = 1;; try++) {
         int changed = open_reading_once(s);
@@ -272,7 +276,8 @@ static int store_begin(mr_store *s)
             "store %s: the directory is not a store, it holds other files; give an empty or a "
             "new one",
             s->dir);
-    return s->mode == MR_STORE_READ ? open_reading(s) : open_writing(s);
+    int reads = s->mode == MR_STORE_READ || s->mode == MR_STORE_FOLLOW;
+    return (reads ? store_open_reading(s) : open_writing(s)) || store_states_read(s) ? -1 : 0;
 }
 
 mr_store *mr_store_open(const char *dir, int mode)
@@ -289,8 +294,8 @@ mr_store *mr_store_open(const char *dir, int mode)
     memcpy(s->dir, dir, len);
     s->lock = -1;
     s->mode = mode;
-    database_options(s);
-    if (store_begin(s)) {
+    pthread_rwlock_init(&s->using, NULL);
+    if (database_options(s) || (mode == MR_STORE_FOLLOW && follow_begin(s)) || store_begin(s)) {
         mr_store_close(s);
         return NULL;
     }
@@ -302,14 +307,18 @@ void mr_store_close(mr_store *s)
     if (!s)
         return;
     mr_commit_abort(s);
+    mr_commit_wait(s);
     rocksdb_free(s->value);
     store_database_close(s);
+    follow_end(s);
     rocksdb_readoptions_destroy(s->read);
     rocksdb_options_destroy(s->options);
     rocksdb_cache_destroy(s->cache);
+    rocksdb_compactionfilter_destroy(s->filter);
+    memory_leave(&s->blocks);
+    memory_leave(&s->working);
     if (s->lock >= 0)
         close(s->lock);
-    memory_free(s->put);
-    memory_free(s->table);
+    pthread_rwlock_destroy(&s->using);
     memory_free(s);
 }

@@ -1,5 +1,6 @@
-/* store.h - the inside of a store, shared by store.c (opening), commit_file.c (COMMIT),
- * database.c (RocksDB, reading), commit.c (writing) and checkpoint.c (kept states).
+/* store.h - the inside of a store, shared by store.c (opening), commit_file.c (COMMIT), database.c
+ * (RocksDB), rows.c (reading), commit.c (writing), checkpoint.c (kept states and copies), follow.c
+ * (readers that follow a writer) and what goes through all rows: verify.c, shrink.c, export.c.
  *
  * A store is a directory:
  *
@@ -18,7 +19,8 @@
  *   03 table u32 key u64  a dropped row: layout u16 (1), flags u16 (0), step of the drop u64
  *
  * Numbers in values are little-endian. 00 and 01 of a commit stand in one file, 02 and 03 in
- * others, so that the two kinds do not overlap.
+ * others, so that the two kinds do not overlap. Named records that are the store's own: table/NAME
+ * (table_state), filter/NAME/PAGE (a page of a table's admission filter).
  *
  * Invariant: the last commit in the database's log is that of COMMIT, or the next one, which was
  * under way. Nothing is ever written to RocksDB but by ingesting the files of a commit. */
@@ -29,6 +31,7 @@
 
 #include "base.h"
 #include "file.h"
+#include "table.h"
 
 enum { STORE_FORMAT = 1, COMMIT_KEY = 9, ROW_KEY = 13, DATABASE_NAME = 32 };
 enum { PREFIX_COMMIT = 0, PREFIX_STATE = 1, PREFIX_ROW = 2, PREFIX_DROP = 3 };
@@ -48,26 +51,53 @@ typedef struct put_record {
     size_t order;
 } put_record;
 
-struct mr_store {
-    char dir[PATH_SIZE];
-    int mode;
-    int lock;          /* descriptor, or -1 */
-    commit_mark last;  /* the last commit that COMMIT tells of; database: the one in use */
-    commit_mark ahead; /* number > 0: a commit that the database has, but COMMIT has not yet */
-    rocksdb_t *db;     /* NULL after an error: opened again by the next use */
-    rocksdb_options_t *options;
-    rocksdb_readoptions_t *read;
-    rocksdb_cache_t *cache;
-    void *value; /* of the last mr_store_get(), allocated by RocksDB */
-    size_t value_len;
-    double waited; /* seconds that commits waited for compaction */
-    /* the commit under way */
-    int committing;
+enum { COMMIT_FILES = 8 };
+
+/* A commit that is put together, or written by its own thread. */
+typedef struct commit {
+    mr_store *s;
+    commit_mark mark;
     arena *bytes;
     put_record *put;
     size_t puts, put_room;
-    mr_table **table;
+    mr_table **table; /* by number */
     size_t tables, table_room;
+    table_state *state; /* [tables] */
+    size_t files;       /* sorted files of rows, at most COMMIT_FILES - 2 made beforehand */
+    char file[COMMIT_FILES][PATH_SIZE];
+    pthread_t thread;
+    int failed;
+    char error[1024];
+    _Atomic int over; /* the thread is about to end */
+} commit;
+
+typedef struct database {
+    rocksdb_t *db;
+    rocksdb_column_family_handle_t *family;
+} database;
+
+struct mr_store {
+    char dir[PATH_SIZE];
+    int mode;
+    int lock;               /* descriptor, or -1 */
+    commit_mark last;       /* the last commit that COMMIT tells of; database: the one in use */
+    commit_mark ahead;      /* number > 0: a commit that the database has, but COMMIT has not yet */
+    database base;          /* db NULL after an error: opened again by the next use */
+    pthread_rwlock_t using; /* base: held for reading by its users, for writing to exchange it */
+    rocksdb_options_t *options;
+    rocksdb_readoptions_t *read;
+    rocksdb_cache_t *cache;
+    rocksdb_compactionfilter_t *filter;
+    memory_client blocks, working; /* the block cache; compactions and writers of files */
+    _Atomic uint64_t expired[TABLES_MAX];   /* what the last durable commit says, by table */
+    _Atomic uint64_t forgotten[TABLES_MAX]; /* the same of drops */
+    void *value; /* of the last mr_store_get(), allocated by RocksDB */
+    size_t value_len;
+    double waited;     /* seconds that commits waited for compaction */
+    double clock;      /* seconds since 1970 that the next commit is made at; 0: now */
+    commit *preparing; /* from mr_commit_begin to its end */
+    commit *behind;    /* being written */
+    char secondary[64]; /* the directory of a following reader's own files; "" of others */
 };
 
 /* ---- commit_file.c ---- */
@@ -81,28 +111,68 @@ int commit_file_write(const char *dir, const commit_mark *mark);
 
 /* ---- database.c ---- */
 
-void database_options(mr_store *s);
+int database_options(mr_store *s);
 /* Keeps RocksDB's message, after what failed, and frees it. Returns -1. */
 int database_fail(const mr_store *s, const char *doing, char *message);
-/* Opens a database (its directory) read-only or for writing and reads its last commit into log;
- * NULL after fail(). */
-rocksdb_t *database_open(const mr_store *s, const char *path, int writable, commit_mark *log);
+/* Opens a database (its directory) as a mode of the store's and reads its last commit into log. */
+int database_open(const mr_store *s, const char *path, int mode, database *d, commit_mark *log);
+void database_close(database *d);
 /* Whether a log's last commit is what COMMIT says, or the next one. */
-int database_check(const mr_store *s, rocksdb_t *db, const commit_mark *mark,
-                   const commit_mark *log);
+int database_check(const mr_store *s, database d, const commit_mark *mark, const commit_mark *log);
+/* Reads the last commit at or before `number` from the log: 0 read, 1 there is none, -1. */
+int database_log(const mr_store *s, database d, uint64_t number, commit_mark *mark);
 /* Opens the store's database for writing, looking at it read-only first. */
 int store_database_open(mr_store *s);
 /* The same, if it is not open. */
 int store_database_need(mr_store *s);
 void store_database_close(mr_store *s);
 
+/* ---- store.c, follow.c ---- */
+
+/* Opens the database that COMMIT names, as the writer goes on, in the place of the one in use. */
+int store_open_reading(mr_store *s);
+/* A following reader's own directory. */
+int follow_begin(mr_store *s);
+void follow_end(mr_store *s);
+
 /* ---- commit.c ---- */
 
-/* Writes the log of a commit and the named records put so far as a sorted file; returns RocksDB's
- * message, or NULL. */
-char *state_file_write(mr_store *s, const char *path, const commit_mark *mark);
+/* Writes the log of a commit and its named records as a sorted file; returns RocksDB's message, or
+ * NULL. */
+char *state_file_write(commit *c, const char *path);
 /* Adds sorted files to a database at once; returns RocksDB's message, or NULL. */
-char *database_ingest(rocksdb_t *db, const char *const *files, size_t n);
+char *database_ingest(database d, const char *const *files, size_t n);
+
+/* A file of rows, ascending by key, that becomes part of the commit being prepared. */
+typedef struct rows_file rows_file;
+rows_file *rows_file_new(mr_store *s);
+int rows_file_put(rows_file *f, const void *key, size_t key_len, const void *bytes, size_t len);
+int rows_file_drop(rows_file *f, const void *key, size_t key_len);
+/* Finishes it; one without any record is left out. -1 after fail(), also of a put before. */
+int rows_file_end(rows_file *f);
+
+/* ---- rows.c ---- */
+
+/* Calls work for the records of [from, to), ascending, checksums verified and the block cache left
+ * alone, until it returns other than 0; returns that, or -1 after fail(). Several threads may. */
+typedef int scan_record(void *context, const char *key, size_t key_len, const char *value,
+                        size_t len);
+int store_scan(mr_store *s, const char *doing, const char *from, const char *to, size_t len,
+               scan_record *work, void *context);
+/* The same for the rows of a table (prefix PREFIX_ROW) or its drops (PREFIX_DROP). */
+int store_scan_table(mr_store *s, const char *doing, int prefix, uint32_t table, scan_record *work,
+                     void *context);
+
+/* The key of a row (PREFIX_ROW) or a drop; and the number in a key. */
+void row_key(char to[ROW_KEY], int prefix, uint32_t table, uint64_t key);
+uint64_t big_endian(const char *p);
+
+/* What the last commit says of expiry and drops. */
+int store_states_read(mr_store *s);
+
+/* The table_state of a record's value; -1 after fail(). */
+int table_state_read(const mr_store *s, const char *name, const void *bytes, size_t len,
+                     table_state *state);
 
 /* ---- checkpoint.c ---- */
 

@@ -1,32 +1,82 @@
-/* table.h - what the store sees of a table. */
+/* table.h - what the store sees of a table, and the table of a store. */
 #ifndef MR_TABLE_H
 #define MR_TABLE_H
 
 #include "moonrock.h"
 
-/* One dirty row of a commit, in ascending order of key. */
-typedef struct dirty_row {
+enum { TABLES_MAX = 64 }; /* of a store: numbers below this */
+
+/* A row by its key. */
+typedef struct keyed_row {
     uint64_t key;
-    const void *row;
-} dirty_row;
+    void *row;
+} keyed_row;
 
 uint32_t table_id(const mr_table *t);
 const char *table_name(const mr_table *t);
 
-/* Rows changed since the last commit, sorted by key; owned by the table until table_committed().
- * Returns how many, or -1. */
-int64_t table_dirty(mr_table *t, const dirty_row **rows);
+/* ---- commits: cut and end are the training thread's, the others the committing one's ---- */
 
-/* Bytes of an encoded row, the same for all rows of a table's layout. */
-size_t table_record_len(const mr_table *t);
+/* The rows that changed since the last cut are those of a commit at `step`. -1 after fail(). */
+int table_cut(mr_table *t, uint64_t step);
+/* Sorts the rows of the cut; how many, or -1. */
+int64_t table_cut_sort(mr_table *t);
+/* Encodes rows from `from` of the cut on, up to n, one after another in records; their keys and where
+ * each ends. Returns how many. */
+size_t table_cut_encode(mr_table *t, size_t from, size_t n, uint64_t *keys, uint8_t *records,
+                        size_t *ends);
+/* The cut is durable, or (0) its rows are to be committed again. */
+void table_cut_end(mr_table *t, int durable);
+/* Nothing changed since the cut. */
+int table_unchanged(const mr_table *t);
+
+/* ---- records ---- */
+
+/* The longest record of a row in the layout that is written. */
+size_t table_record_most(const mr_table *t);
 
 /* Writes the little-endian record of a row (runtime/README.md) and returns its length. */
 size_t table_encode(const mr_table *t, const void *row, uint8_t *record);
 
-/* Installs a clean row from its record; -1 after fail() if it is not one of this layout. */
-int table_decode(mr_table *t, uint64_t key, const uint8_t *record, size_t len);
+/* Installs a clean row from its record: 0; 1: there is no place for it; -1 after fail(): it is not one
+ * of this table's layouts. Several threads may install rows of one table. */
+int table_install(mr_table *t, uint64_t key, const uint8_t *record, size_t len);
 
-/* The rows of the last table_dirty() are durable. */
-void table_committed(mr_table *t);
+/* ---- what the store keeps of a table beside its rows ---- */
+
+typedef struct table_state {
+    uint64_t id;            /* the table's number */
+    uint64_t rows;          /* rows made, less those dropped; expired ones are among them */
+    uint64_t expired;       /* rows of this step and before are no more */
+    uint64_t expiry_commit; /* the commit that said so */
+    uint64_t forgotten;     /* drops of this step and before are not known any more */
+} table_state;
+
+void table_state_get(const mr_table *t, table_state *state);
+/* Of a store that the table's rows are read from now on, whose last commit is at `step`. */
+void table_state_set(mr_table *t, mr_store *s, const table_state *state, uint64_t step);
+void table_resident(mr_table *t, int yes);
+/* Microseconds that a row lives after its last gradient; 0: for good. */
+uint64_t table_ttl(const mr_table *t);
+void table_expire(mr_table *t, uint64_t step, uint64_t commit);
+/* Bytes of memory that so many rows take. */
+double table_bytes(const mr_table *t, double rows);
+
+/* Pages of the admission filter (FILTER_PAGE bytes): the first from `from` on that changed since the
+ * last cut, or SIZE_MAX; its bytes. Asking takes it into the cut. */
+size_t table_filter_changed(mr_table *t, size_t from);
+const uint8_t *table_filter_page(const mr_table *t, size_t page);
+int table_filter_load(mr_table *t, size_t page, const void *bytes, size_t len);
+
+/* ---- store: rows of a table ---- */
+
+/* Reads records by ascending keys: found(context, i, bytes, len), bytes NULL where there is none; it
+ * returns -1 to end. Any thread, while the store is open. -1 after fail(). */
+typedef int record_found(void *context, size_t i, const uint8_t *bytes, size_t len);
+int store_read_rows(mr_store *s, uint32_t table, const keyed_row *rows, size_t n,
+                    record_found *found, void *context);
+
+/* Whether a commit is under way (mr_commit_wait). */
+int store_committing(const mr_store *s);
 
 #endif

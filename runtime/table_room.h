@@ -1,33 +1,44 @@
-/* table_room.h - the inside of a table, shared by table.c (cache, pull, push) and record.c (what
- * goes to the store and comes from it).
+/* table_room.h - the inside of a table, shared by table.c (making, rows), cache.c (index, slots,
+ * eviction), pull.c (the rows of a batch), ahead.c (reading rows ahead), push.c (updates), cut.c (the
+ * rows of a commit), record.c (rows as bytes) and admission.c.
  *
  * A table is SHARDS independent hash tables, chosen by the top bits of a key's hash: a shard
  * belongs to one piece of parallel work at a time, so nothing in it is atomic, and what happens
  * in it depends on the data alone.
  *
- * A row: | key 8 | step 8 | mark 4 | update count 4 a column | narrow columns | 64-byte lines of
- * the wide ones |, where a column is its weights and then its optimizer state. step is that of
- * the last update, 0: never updated (such a row holds fresh values, and is no row to anyone but the
- * cache). */
+ * A row: | key 8 | step 8 | mark 4 | pin 4 | side 4 | heat 1 | state 1 | admitted 2 | update count 4 a
+ * column | narrow columns | 64-byte lines of the wide ones |, where a column is its weights and
+ * then its optimizer state. step is that of the last update, 0: never updated (such a row holds
+ * fresh values, and is no row to anyone but the cache).
+ *
+ * A row is clean while step <= durable, the step of the last commit; only clean rows are evicted.
+ * While a commit is under way, those with durable < step <= cut_step belong to it. */
 #ifndef MR_TABLE_ROOM_H
 #define MR_TABLE_ROOM_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
+#include "admission.h"
 #include "base.h"
 #include "lookup.h"
 #include "optimizer.h"
 #include "table.h"
 
-enum { SHARDS = 16, COLUMNS_MAX = 16, SEGMENTS_MAX = 40, SEGMENT_FIRST = 64 };
+enum { SHARDS = 16, COLUMNS_MAX = 16, LAYOUTS_MAX = 64, HEAT_MAX = 3 };
 #define NO_SLOT UINT32_MAX
-#define SLAB_BLOCK ((size_t)4 << 20)
 
 typedef struct row {
     uint64_t key;
     uint64_t step;
-    uint32_t mark; /* its place in the list of a push that merges lookups */
-    uint32_t count[];
+    uint32_t mark;     /* its place in the list of a push that merges lookups; of a free slot: the
+                          next one */
+    uint32_t pin;      /* serial of the last plan that needs it; 0: of none that is left */
+    uint32_t side;     /* its copy in the shard's side buffer, if it changed while it was in a cut */
+    uint8_t heat;      /* lookups since the hand last came by, at most HEAT_MAX */
+    uint8_t free;      /* the slot holds no row */
+    uint16_t admitted; /* bit c: column c is trained from now on, though it was never updated */
+    uint32_t count[];  /* updates of each column; 0: it is absent, and holds fresh values */
 } row;
 
 typedef struct index_entry {
@@ -37,14 +48,23 @@ typedef struct index_entry {
 } index_entry;
 
 typedef struct shard {
-    index_entry *index; /* open addressing, linear probing, at most 5/8 full */
-    size_t index_size;  /* a power of two */
-    uint32_t slots;     /* in use: 0 .. slots - 1 */
-    uint32_t segments;
-    char *segment[SEGMENTS_MAX]; /* segment k has SEGMENT_FIRST << k rows; never moves */
-    row **dirty;                 /* rows changed since the last commit */
+    index_entry *index; /* open addressing, linear probing */
+    size_t index_size;
+    char *rows;     /* a region of row_bytes a slot */
+    size_t granted; /* bytes of it that are memory */
+    uint32_t slots; /* ever used: 0 .. slots - 1 */
+    uint32_t used;  /* of these, with a row */
+    uint32_t free;  /* first slot without one, or NO_SLOT */
+    uint32_t hand;  /* where the search for a row to evict goes on */
+    uint32_t refused; /* times that the budget had no more for it; 0: it may grow */
+    row **dirty;      /* rows changed since the last cut */
     size_t dirty_n, dirty_room;
-    size_t rows; /* ever updated */
+    row **cut; /* rows of the commit under way */
+    size_t cut_n, cut_room;
+    char *side; /* [side_n] copies of rows of the cut, as they were */
+    size_t side_n, side_room;
+    int64_t created; /* rows updated for the first time, less those dropped */
+    pthread_mutex_t lock; /* of the installing of rows */
 } shard;
 
 typedef struct table_column {
@@ -55,7 +75,20 @@ typedef struct table_column {
     uint32_t state;  /* floats of state */
     uint32_t offset; /* bytes from the row to the weights; the state follows them */
     uint64_t seed;   /* of its fresh weights */
+    uint32_t admit;  /* sightings until it is trained; 0 and 1: the first */
 } table_column;
+
+/* How a column of a record's layout maps to the table's. */
+typedef struct record_column {
+    int to;              /* a column, or -1: it is gone */
+    uint32_t dim, state; /* floats */
+    int keep;            /* its state is of the column's optimizer */
+} record_column;
+
+typedef struct record_layout {
+    uint32_t columns; /* 0: not known */
+    record_column column[COLUMNS_MAX];
+} record_layout;
 
 /* A row that several lookups of a step share, with the sum of its gradients. */
 typedef struct merged_row {
@@ -64,24 +97,69 @@ typedef struct merged_row {
     uint32_t touched; /* bit c: column c got a gradient */
 } merged_row;
 
+/* Rows that are read from the store, by threads that take them chunk by chunk. */
+typedef struct read_set {
+    struct read_set *next; /* in the queue of ahead.c */
+    mr_table *t;
+    keyed_row *rows; /* [n], ascending by key */
+    size_t n, taken, done;
+    int failed;
+    char error[512];
+} read_set;
+
+/* A batch looked up while the table is not resident: its rows are pinned from then on, and those
+ * that were missing are being read. */
+typedef struct plan {
+    struct plan *next;
+    lookup lookup; /* in the arena but for this */
+    arena *arena;
+    uint64_t batch; /* its number */
+    uint32_t serial;
+    int training;
+    int starved; /* there was no place for all of its rows */
+    int taken;   /* a pull got it; then in_use, until the tape is reset */
+    int in_use;
+    read_set reads;
+} plan;
+
 struct mr_table {
     char *name;
     uint32_t id;
     uint32_t columns;
     uint32_t row_bytes; /* a multiple of 64 */
     uint32_t grad_width;
-    uint64_t committed; /* step of the last commit: newer rows are dirty */
+    uint64_t seed;
     table_column column[COLUMNS_MAX];
     lookup_column layout[COLUMNS_MAX]; /* as lookups show it */
+    record_layout record[LAYOUTS_MAX]; /* by number */
+    uint32_t record_now;               /* number of the layout that is written */
     shard shard[SHARDS];
-    pthread_mutex_t slab_lock;
-    char *slab, *slab_next; /* newest block, which begins with the address of the one before */
-    size_t slab_left;
+    size_t region; /* bytes of addresses of a shard's rows */
+    memory_client memory, writing;
+    admission *admission; /* NULL: every key is admitted */
+    /* where rows come from and go to */
+    mr_store *store;
+    int resident;     /* the cache holds every row */
+    uint64_t durable; /* step of the last commit */
+    uint64_t expired; /* rows of this step and before are no more */
+    double kept;      /* rows in the store when it was loaded */
+    uint64_t ttl;     /* microseconds; 0: rows do not expire */
+    uint64_t expiry_commit; /* number of the commit that gave `expired` */
+    uint64_t forgotten; /* drops of this step and before are not known any more */
+    /* the steps under way */
     lookup *first, **last; /* the lookups of this step, in order */
     merged_row *merged;    /* scratch of a push with several lookups */
     size_t merged_room;
-    dirty_row *sorted; /* the rows of the commit under way */
+    plan *plans, *spare; /* by serial; and those that can be used again */
+    uint32_t serial;     /* of the newest plan */
+    /* the commit under way (cut.c) */
+    uint64_t cut_step; /* step of the last cut; durable if none is under way */
+    pthread_mutex_t cut_lock;
+    _Atomic uint64_t cut_next; /* rows of the cut below this key are written */
+    atomic_int cut_written;    /* all are */
+    keyed_row *sorted;
     size_t sorted_room;
+    uint64_t counted; /* the batch whose keys were counted last */
 };
 
 /* A bijection: the hash stands for the key. */
@@ -97,9 +175,7 @@ static inline uint32_t hash_shard(uint64_t hash)
 
 static inline row *slot_row(const mr_table *t, const shard *s, uint32_t slot)
 {
-    uint64_t at = (uint64_t)slot + SEGMENT_FIRST;
-    unsigned k = 63 - (unsigned)__builtin_clzll(at);
-    return (row *)(s->segment[k - 6] + (at - (1ull << k)) * t->row_bytes);
+    return (row *)(s->rows + (size_t)slot * t->row_bytes);
 }
 
 static inline float *row_column(const mr_table *t, row *r, uint32_t c)
@@ -107,20 +183,93 @@ static inline float *row_column(const mr_table *t, row *r, uint32_t c)
     return (float *)((char *)r + t->column[c].offset);
 }
 
+static inline void row_prefetch(const mr_table *t, const row *r)
+{
+    for (uint32_t line = 0; line < t->row_bytes; line += 64)
+        __builtin_prefetch((const char *)r + line, 1);
+}
+
+static inline int row_expired(const mr_table *t, const row *r)
+{
+    return r->step != 0 && r->step <= t->expired;
+}
+
+/* Bit c: column c of a row may be trained. */
+static inline uint32_t row_admitted(const mr_table *t, const row *r)
+{
+    uint32_t bits = r->admitted;
+    for (uint32_t c = 0; c < t->columns; c++)
+        bits |= (uint32_t)(t->column[c].admit <= 1 || r->count[c]) << c;
+    return bits;
+}
+
+/* ---- table.c ---- */
+
+/* Fills in the fresh row of a key, and leaves the cache's own fields alone. A column that has to be
+ * admitted first is 0 until then, if the table says so: row_unseen_column; row_fresh_column is what
+ * it begins with. */
+void row_fresh(const mr_table *t, uint64_t key, row *r);
+void row_unseen_column(const mr_table *t, row *r, uint32_t c);
+void row_fresh_column(const mr_table *t, row *r, uint32_t c);
+
+/* ---- cache.c ---- */
+
+/* Where the index of a shard has the key of a hash, or would: then its slot is NO_SLOT. */
+index_entry *shard_place(const shard *s, uint64_t hash);
+size_t shard_home(const shard *s, uint64_t hash);
+
+/* Takes a slot for a key that the shard has not, entered in its index; the row's values are for the
+ * caller to fill in. Without a place for it NULL: after fail(), or with *starved = 1. */
+row *shard_add(mr_table *t, shard *s, uint64_t key, uint64_t hash, int evict, int *starved);
+
+/* Takes a key and its row out of a shard. */
+void shard_remove(mr_table *t, shard *s, row *r);
+
+int shard_begin(mr_table *t, shard *s);
+void shard_end(mr_table *t, shard *s);
+void shard_clear(mr_table *t, shard *s);
+
 /* The row of a key in the cache, or NULL. */
 row *table_find(const mr_table *t, uint64_t key);
 
-/* Where the key of a hash is in its shard's index, or would be: then its slot is NO_SLOT. */
-index_entry *shard_place(const shard *s, uint64_t hash);
+/* ---- pull.c, ahead.c ---- */
 
-/* Makes the fresh row of a key, at the place found for it; NULL after fail(). The index must have
- * room (shard_reserve). */
-row *shard_add(mr_table *t, shard *s, index_entry *e, uint64_t key, uint64_t hash);
+/* Forgets what was looked up ahead and no tape uses. 1 if there was some. */
+int plans_drop(mr_table *t);
+/* Frees all plans; no lookup may be used any more. */
+void plans_free(mr_table *t);
 
-/* Room in the index for `more` keys; -1 after fail(). */
-int shard_reserve(shard *s, size_t more);
+/* Reads the rows of a set: start queues them, wait helps until they are there; -1 after fail(). */
+void reads_start(read_set *s);
+int reads_wait(read_set *s);
 
-/* Fills in the fresh row of a key. */
-void row_fresh(const mr_table *t, uint64_t key, row *r);
+/* Sorts by key; spare has n places too. */
+void sort_rows(keyed_row *rows, keyed_row *spare, size_t n);
+
+/* ---- cut.c ---- */
+
+/* Before the first change of a row of the cut: keeps it as it was unless it is written already. Sets
+ * its step. -1 after fail(). */
+int cut_keep(mr_table *t, shard *s, row *r, uint64_t step);
+
+/* ---- record.c ---- */
+
+/* The layout of the table's own columns, under the number that is written. */
+void record_begin(mr_table *t);
+/* Fills a row in from its record; 1: it expired, the row is as it was; -1 after fail(). */
+int record_decode(const mr_table *t, row *r, const uint8_t *record, size_t len);
+
+/* ---- admission.c ---- */
+
+/* Counts the keys of a training batch, once each, and decides which columns are trained. */
+void admit(mr_table *t, lookup *l, uint64_t step);
+/* After an update: a column that was admitted, but got no gradient, is absent as before. */
+static inline void row_settle(const mr_table *t, row *r)
+{
+    for (uint32_t c = 0; r->admitted && c < t->columns; c++)
+        if (r->admitted >> c & 1 && !r->count[c])
+            row_unseen_column(t, r, c);
+    r->admitted = 0;
+}
 
 #endif

@@ -72,6 +72,9 @@ void mr_tape_free(mr_tape *t)
 
 void mr_tape_reset(mr_tape *t)
 {
+    for (size_t i = 0; i < t->lookups; i++)
+        if (t->lookup[i]->in_use)
+            *t->lookup[i]->in_use = 0;
     t->nodes = 0;
     t->lookups = 0;
     t->arguments = 0;
@@ -94,6 +97,11 @@ arena *tape_arena(mr_tape *t)
 int tape_training(const mr_tape *t)
 {
     return t->training;
+}
+
+uint64_t tape_step(const mr_tape *t)
+{
+    return t->step;
 }
 
 size_t tape_real(const mr_tape *t)

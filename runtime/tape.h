@@ -11,6 +11,9 @@ arena *tape_arena(mr_tape *t);
 /* 1 while the tape records for training, 0 for evaluation. */
 int tape_training(const mr_tape *t);
 
+/* The step under way, from 1. */
+uint64_t tape_step(const mr_tape *t);
+
 /* Bytes of a real on this tape: 4, or 8 on one that checks gradients. */
 size_t tape_real(const mr_tape *t);
 

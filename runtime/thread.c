@@ -7,6 +7,7 @@
  * worker finds either nothing left or a piece of the next call: both are right. */
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 
 #include "base.h"
@@ -106,6 +107,16 @@ void parallel(size_t pieces, task *run, void *context)
             sched_yield();
 }
 
+int thread_start(pthread_t *thread, void *(*run)(void *), void *context)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int why = pthread_create(thread, NULL, run, context);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return why;
+}
+
 int mr_threads(void)
 {
     return pool.threads;
@@ -123,7 +134,7 @@ int mr_threads_set(int n)
     pool.threads = 1;
     blas_thread_begin();
     while (pool.threads < n) {
-        if (pthread_create(&pool.worker[pool.threads], NULL, worker_main, NULL))
+        if (thread_start(&pool.worker[pool.threads], worker_main, NULL))
             return fail("threads: could not start thread %d of %d", pool.threads + 1, n);
         pool.threads++;
     }

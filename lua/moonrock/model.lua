@@ -79,6 +79,7 @@ function Definition:__call(options)
     if not OWN[name] then opt[name] = value end
   end
   if options.threads then err.check(C.mr_threads_set(options.threads)) end
+  if options.memory then err.check(C.mr_memory_limit_set(options.memory)) end
   local m = setmetatable({
     name = self.name, definition = self, opt = opt, schema = options.schema,
     data = options.data or options.schema,
@@ -245,7 +246,10 @@ end
 --- Reads rows, dense weights, counters and position from the store.
 function Model:load()
   local state = self:state()
-  for _, t in ipairs(self.tables) do self.store:load(t) end
+  for _, t in ipairs(self.tables) do
+    C.mr_table_clear(t.c)
+    self.store:load(t)
+  end
   for _, p in ipairs(self.params) do
     p:load(self.store:get("param/" .. p.name) or "")
   end
@@ -323,12 +327,26 @@ function Model:step()
     ffi.copy(self.position, batch.c.position, 16)
   end
   self.batches_since = self.batches_since + 1
-  if self.store and not self.manual_commits and self:commit_due() then self:commit() end
+  if self.store and not self.manual_commits and self:commit_due() then self:commit_behind() end
 end
 
---- Whether the next commit is due, by batches or by time.
+-- Whether no commit is being written. One that failed may have had the description to write.
+local function settled(self)
+  local described = self.described
+  self.described = nil
+  local done = self.store:poll()
+  self.described = described
+  return done
+end
+
+--- Whether the next commit is due: by batches or by time, or because many rows changed. Not while
+--- one is being written.
 function Model:commit_due()
-  if not self.store then return false end
+  local store = self.store
+  if not store or not settled(self) then return false end
+  for i = 1, #self.tables do
+    if C.mr_table_pressed(self.tables[i].c) == 1 then return true end
+  end
   if self.commit_every then return self.batches_since >= self.commit_every end
   return C.mr_clock() - self.committed_at >= self.commit_seconds
 end
@@ -345,13 +363,15 @@ local function describe(m)
   }
 end
 
---- Writes everything as one atomic commit: rows, params, counters, position, fitted statistics.
-function Model:commit()
+-- Puts everything into a commit: rows, params, counters, position, fitted statistics.
+local function prepare_commit(self)
   local store = self.store
   if not store then err.raise("model %s: it has no store to commit to", self.name) end
   if self.broken then err.raise("model %s: it stopped: %s", self.name, self.broken) end
-  local description = describe(self)
+  local description, described = describe(self), self.described
+  self.described = nil -- should the commit before have failed
   store:begin()
+  self.described = described
   local ok, problem = pcall(function()
     for _, t in ipairs(self.tables) do store:put_table(t) end
     for _, p in ipairs(self.params) do
@@ -366,16 +386,37 @@ function Model:commit()
     store:abort()
     error(problem, 0)
   end
-  store:finish(self.step_number)
+  return description
+end
+
+local function commit(self, finish)
+  local description = prepare_commit(self)
+  finish(self.store, self.step_number)
   self.described = description
   self.committed_at = C.mr_clock()
   self.batches_since = 0
 end
 
+--- Writes everything as one atomic commit, which is durable when this returns.
+function Model:commit() commit(self, self.store and self.store.finish) end
+
+--- The same while training goes on: what there is now is what is committed. A failure is raised by
+--- the next step or commit.
+function Model:commit_behind() commit(self, self.store and self.store.finish_behind) end
+
 -- From here on a signal ends the loop after the batch at hand: with a commit, and an error that the
 -- program turns into its exit status.
 local function own_iterator(self, it)
   self.own_batch = it.batch
+  local tables = self.tables
+  it.ahead = function(reader)
+    for i = 1, #tables do
+      if C.mr_table_ahead(tables[i].c, reader) < 0 then err.check(-1) end
+    end
+  end
+  it.at_close = function()
+    for i = 1, #tables do C.mr_table_ahead_drop(tables[i].c) end
+  end
   C.mr_interrupt_catch()
   it.at_end = function()
     local signal = C.mr_interrupted()
@@ -415,7 +456,6 @@ end
 --- Restores the state that `store:checkpoint(name)` kept.
 function Model:restore(name)
   self.store:restore(name)
-  for _, t in ipairs(self.tables) do C.mr_table_clear(t.c) end
   self:load()
 end
 
@@ -448,6 +488,11 @@ end
 
 --- Closes the store and frees the tables. What was not committed is gone.
 function Model:close()
+  if self.train_tape then
+    self.train_tape:reset()
+    self.eval_tape:reset()
+  end
+  if self.store then C.mr_commit_wait(self.store.c) end
   for _, t in ipairs(self.tables) do t:free() end
   self.tables = {}
   if self.store then self.store:close() end

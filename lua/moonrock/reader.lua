@@ -37,6 +37,7 @@ function Batches:__call()
     if self.at_end then self.at_end() end
     return nil
   end
+  if self.ahead then self.ahead(c) end
   local batch = self.batch
   local view = batch.c
   batch.n = n
@@ -48,6 +49,7 @@ end
 
 --- Stops reading. The last batch is gone.
 function Batches:close()
+  if self.at_close then self.at_close() end
   if self.c then C.mr_reader_close(ffi.gc(self.c, nil)) end
   self.c = nil
 end

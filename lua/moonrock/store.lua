@@ -46,6 +46,14 @@ function Store:put_table(t) err.check(C.mr_commit_table(self.c, t.c)) end
 --- Makes the commit durable.
 ---@param step integer
 function Store:finish(step) err.check(C.mr_commit_end(self.c, step)) end
+
+--- Makes it durable while the caller goes on.
+---@param step integer
+function Store:finish_behind(step) err.check(C.mr_commit_behind(self.c, step)) end
+
+--- Whether no commit is being written any more. Raises if it failed.
+---@return boolean
+function Store:poll() return err.check(C.mr_commit_poll(self.c)) == 1 end
 function Store:abort() C.mr_commit_abort(self.c) end
 
 --- Keeps the last committed state as `name`, in the place of an older one.

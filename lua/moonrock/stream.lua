@@ -33,7 +33,7 @@ function stream.learn(model, from, options)
     trainer.loss(model, logits, batch):backward()
     model:step()
     if watch:due() and o.on_line then o.on_line(watch) end
-    if model:commit_due() then model:commit() end
+    if model:commit_due() then model:commit_behind() end
     trainer.poll_interrupt(model)
   end
   watch.bad_lines, watch.first_bad = batches:skipped()

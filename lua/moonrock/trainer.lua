@@ -166,7 +166,7 @@ function trainer.fit(model, options)
         epoch_end(C.mr_clock() - epoch_began)
         if run.finished then break end
       elseif model:commit_due() then
-        model:commit()
+        model:commit_behind()
       end
       poll_interrupt(model)
     end

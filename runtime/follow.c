@@ -1,0 +1,55 @@
+/* follow.c - a reader that follows a writer: RocksDB's secondary instance reads the manifest on as
+ * it grows. It keeps open what it reads, so files may vanish from the directory meanwhile. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "store.h"
+
+int follow_begin(mr_store *s)
+{
+    const char *parent = getenv("TMPDIR");
+    if (snprintf(s->secondary, sizeof s->secondary, "%s/moonrock-XXXXXX",
+                 parent && *parent ? parent : "/tmp") >= (int)sizeof s->secondary ||
+        !mkdtemp(s->secondary)) {
+        *s->secondary = 0;
+        return fail("store %s: no directory could be made in %s for a reader's own files", s->dir,
+                    parent ? parent : "/tmp");
+    }
+    return 0;
+}
+
+void follow_end(mr_store *s)
+{
+    if (*s->secondary)
+        tree_remove(s->secondary);
+    *s->secondary = 0;
+}
+
+int mr_store_follow(mr_store *s)
+{
+    commit_mark now, log = {0, 0, 0, ""};
+    char *message = NULL;
+    if (s->mode != MR_STORE_FOLLOW)
+        return fail("store %s: was not opened to follow it", s->dir);
+    if (commit_file_read(s->dir, &now))
+        return -1;
+    int same = !strcmp(now.database, s->last.database);
+    if (same && now.number <= s->last.number)
+        return 0;
+    if (same && s->base.db) {
+        pthread_rwlock_wrlock(&s->using);
+        rocksdb_try_catch_up_with_primary(s->base.db, &message);
+        int bad = message || database_log(s, s->base, UINT64_MAX, &log) ||
+                  database_check(s, s->base, &now, &log);
+        pthread_rwlock_unlock(&s->using);
+        rocksdb_free(message);
+        if (!bad) {
+            memcpy(log.database, now.database, sizeof log.database);
+            s->last = log;
+            return store_states_read(s) ? -1 : 1;
+        }
+    }
+    /* another database, or one that went on meanwhile: it is opened anew */
+    return store_open_reading(s) || store_states_read(s) ? -1 : 1;
+}
