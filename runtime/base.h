@@ -57,7 +57,7 @@ void memory_leave(memory_client *c);
 int memory_grant(memory_client *c, size_t len);
 void memory_took(size_t len);
 void memory_gave(memory_client *c, size_t len);    /* it holds len bytes less */
-void memory_promise(memory_client *c, size_t len); /* it may come to hold len bytes more */
+void memory_promise(memory_client *c, size_t len); /* it may come to hold len bytes in all */
 /* Bytes that are neither resident nor promised. */
 double memory_left(void);
 

@@ -103,6 +103,16 @@ int file_write(const char *path, const void *bytes, size_t len)
     return bad ? fail("%s: could not be written: %s", path, strerror(why)) : 0;
 }
 
+int file_want(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return fail("%s: could not be opened: %s", path, strerror(errno));
+    posix_fadvise(fd, 0, 0, POSIX_FADV_WILLNEED);
+    close(fd);
+    return 0;
+}
+
 int tree_remove(const char *path)
 {
     if (!unlink(path) || errno == ENOENT)

@@ -22,6 +22,9 @@ int directory_sync(const char *dir);
 /* Writes a whole file and syncs it (its directory not). */
 int file_write(const char *path, const void *bytes, size_t len);
 
+/* Asks the system to have a file in its page cache. */
+int file_want(const char *path);
+
 /* Removes a file or a directory with all it holds; what is not there is no error. */
 int tree_remove(const char *path);
 

@@ -166,13 +166,16 @@ static int read_state(void *context, const char *key, size_t key_len, const char
         return -1;
     s->expired[state.id] = state.expired;
     s->forgotten[state.id] = state.forgotten;
+    s->rows[state.id] = state.rows;
     return 0;
 }
 
 int store_states_read(mr_store *s)
 {
     char from[] = "\1table/", to[] = "\1table0";
-    return store_scan(s, "the records of tables could not be read", from, to, 7, read_state, s);
+    int bad = store_scan(s, "the records of tables could not be read", from, to, 7, read_state, s);
+    database_blocks_fit(s);
+    return bad;
 }
 
 /* ---- a table's rows into its cache ---- */
@@ -397,6 +400,9 @@ double mr_store_number(mr_store *s, const char *what)
         return property(s, "rocksdb.live-sst-files-size");
     if (!strcmp(what, "level0"))
         return property(s, "rocksdb.num-files-at-level0");
+    if (!strcmp(what, "compacting"))
+        return property(s, "rocksdb.compaction-pending") +
+               property(s, "rocksdb.num-running-compactions");
     if (!strcmp(what, "errors"))
         return property(s, "rocksdb.background-errors");
     if (!strcmp(what, "blocks"))

@@ -91,6 +91,7 @@ struct mr_store {
     memory_client blocks, working; /* the block cache; compactions and writers of files */
     _Atomic uint64_t expired[TABLES_MAX];   /* what the last durable commit says, by table */
     _Atomic uint64_t forgotten[TABLES_MAX]; /* the same of drops */
+    uint64_t rows[TABLES_MAX];              /* and how many rows there are */
     void *value; /* of the last mr_store_get(), allocated by RocksDB */
     size_t value_len;
     double waited;     /* seconds that commits waited for compaction */
@@ -123,6 +124,8 @@ int database_check(const mr_store *s, database d, const commit_mark *mark, const
 int database_log(const mr_store *s, database d, uint64_t number, commit_mark *mark);
 /* Opens the store's database for writing, looking at it read-only first. */
 int store_database_open(mr_store *s);
+/* Makes the block cache as large as the indexes and filters of the store's rows, within bounds. */
+void database_blocks_fit(mr_store *s);
 /* The same, if it is not open. */
 int store_database_need(mr_store *s);
 void store_database_close(mr_store *s);

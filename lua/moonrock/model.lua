@@ -115,6 +115,11 @@ function Definition:__call(options)
     end
     m.train_tape = tape.new { seed = m.seed }
     m.eval_tape = tape.new { seed = m.seed }
+    local floor, limit = C.mr_memory_floor(), C.mr_memory_limit()
+    if floor > limit then
+      err.raise("model %s: %.0f MB of memory are less than it needs: at least %.0f MB (--memory)",
+        self.name, limit / 1e6, math.ceil(floor / 1e6))
+    end
     if m.store then m:resume(options) end
   end)
   if not ok then
@@ -141,6 +146,8 @@ end
 function Model:table(name, columns)
   take_name(self, "table", name)
   local t = Table.new(name, #self.tables, self.seed, columns, self.default_optim)
+  -- Rows change in steps only: what a commit finds in the middle of one is the state of the last.
+  t.relieve = self.store and self.training and function() self:commit() end or nil
   self.tables[#self.tables + 1] = t
   return t
 end
@@ -204,6 +211,7 @@ function Model:resume(options)
     if options.read_only then
       err.raise("store %s: holds no model", self.directory)
     end
+    for _, t in ipairs(self.tables) do self.store:load(t) end
     if self.schema and self.schema.restore and not self.schema:fitted() then return end
     self:commit()
     return

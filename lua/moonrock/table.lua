@@ -91,6 +91,10 @@ function Table:__call(batch)
   local t = tape.current
   if not t then err.raise("table %q: looked up outside of a model's function", self.name) end
   local lookup = C.mr_table_pull(self.c, t.c, batch.c)
+  if lookup == -2 and self.relieve then
+    self.relieve()
+    lookup = C.mr_table_pull(self.c, t.c, batch.c)
+  end
   if lookup < 0 then err.check(lookup) end
   self.ring = self.ring % RINGS + 1
   local row = self.rings[self.ring]
