@@ -92,6 +92,43 @@ int mr_commit_put(mr_store *s, const char *name, const void *bytes, size_t len)
     return 0;
 }
 
+int mr_commit_remove(mr_store *s, const char *name)
+{
+    if (mr_commit_put(s, name, "", 0))
+        return -1;
+    s->preparing->put[s->preparing->puts - 1].bytes = NULL;
+    return 0;
+}
+
+/* Collects the names of a table's filter pages. */
+static int page_remove(void *context, const char *key, size_t key_len, const char *value, size_t len)
+{
+    char name[400];
+    (void)value, (void)len;
+    snprintf(name, sizeof name, "%.*s", (int)key_len - 1, key + 1);
+    return mr_commit_remove(context, name);
+}
+
+int mr_commit_drop_table(mr_store *s, const char *name, uint32_t table)
+{
+    char from[400], to[400], low[ROW_KEY], high[ROW_KEY];
+    int len = snprintf(from, sizeof from, "%cfilter/%.200s/", PREFIX_STATE, name);
+    memcpy(to, from, (size_t)len + 1);
+    to[len - 1]++;
+    if (store_scan(s, "the admission filter could not be read", from, to, (size_t)len, page_remove, s))
+        return -1;
+    snprintf(from, sizeof from, "table/%.200s", name);
+    rows_file *f = mr_commit_remove(s, from) ? NULL : rows_file_new(s);
+    if (!f)
+        return -1;
+    for (int prefix = PREFIX_ROW; prefix <= PREFIX_DROP; prefix++) {
+        row_key(low, prefix, table, 0);
+        row_key(high, prefix, table + 1, 0);
+        rows_file_drop_range(f, low, high, ROW_KEY);
+    }
+    return rows_file_end(f);
+}
+
 int mr_commit_table(mr_store *s, mr_table *t)
 {
     commit *c = s->preparing;
@@ -194,8 +231,12 @@ char *state_file_write(commit *c, const char *path)
         qsort(c->put, c->puts, sizeof *c->put, by_name);
     for (size_t i = 0; i < c->puts && !message; i++) {
         const put_record *p = &c->put[i];
-        if (i + 1 == c->puts || !same_name(p, p + 1)) /* the last of a name */
+        if (i + 1 < c->puts && same_name(p, p + 1))
+            continue; /* the last of a name counts */
+        if (p->bytes)
             rocksdb_sstfilewriter_put(w, p->key, p->key_len, p->bytes, p->len, &message);
+        else
+            rocksdb_sstfilewriter_delete(w, p->key, p->key_len, &message);
     }
     return writer_close(w, message);
 }
@@ -299,6 +340,14 @@ int rows_file_drop(rows_file *f, const void *key, size_t key_len)
 {
     if (!f->message)
         rocksdb_sstfilewriter_delete(f->writer, key, key_len, &f->message);
+    f->n++;
+    return f->message ? -1 : 0;
+}
+
+int rows_file_drop_range(rows_file *f, const void *from, const void *to, size_t len)
+{
+    if (!f->message)
+        rocksdb_sstfilewriter_delete_range(f->writer, from, len, to, len, &f->message);
     f->n++;
     return f->message ? -1 : 0;
 }

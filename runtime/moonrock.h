@@ -385,8 +385,9 @@ double mr_store_value_len(const mr_store *s);
  * cleared and loaded anew; 0: there is none; -1. */
 int mr_store_follow(mr_store *s);
 
-/* Makes the store a table's: its rows are read into the cache, or, where they do not fit into the
- * memory that is left, when they are looked up. */
+/* Makes the store a table's: its rows are read when they are looked up; by load all at once, if they
+ * fit into the memory that is left. */
+int mr_store_attach(mr_store *s, mr_table *t);
 int mr_store_load(mr_store *s, mr_table *t);
 
 /* A commit: begin, put and table in any order (the last of a name wins), then end, or abort. end
@@ -399,6 +400,8 @@ int mr_store_load(mr_store *s, mr_table *t);
 int mr_commit_begin(mr_store *s);
 int mr_commit_put(mr_store *s, const char *name, const void *bytes, size_t len); /* copied */
 int mr_commit_table(mr_store *s, mr_table *t);
+int mr_commit_remove(mr_store *s, const char *name);                    /* a named record */
+int mr_commit_drop_table(mr_store *s, const char *name, uint32_t table); /* with all its rows */
 int mr_commit_end(mr_store *s, uint64_t step);
 int mr_commit_behind(mr_store *s, uint64_t step);
 int mr_commit_poll(mr_store *s);
@@ -451,7 +454,7 @@ double mr_param_updates(const mr_param *p);
 
 /* Weights, state and counters as bytes, for the store (layout: runtime/param.c). Owned by the
  * param, until the next call. load returns -1, and changes nothing, if they are of another
- * shape or optimizer. */
+ * shape; of another optimizer, the weights are taken and the state begins anew. */
 const void *mr_param_bytes(mr_param *p);
 size_t mr_param_len(const mr_param *p);
 int mr_param_load(mr_param *p, const void *bytes, size_t len);

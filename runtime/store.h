@@ -33,7 +33,7 @@
 #include "file.h"
 #include "table.h"
 
-enum { STORE_FORMAT = 1, COMMIT_KEY = 9, ROW_KEY = 13, DATABASE_NAME = 32 };
+enum { STORE_FORMAT = 2, COMMIT_KEY = 9, ROW_KEY = 13, DATABASE_NAME = 32 };
 enum { PREFIX_COMMIT = 0, PREFIX_STATE = 1, PREFIX_ROW = 2, PREFIX_DROP = 3 };
 
 /* A commit, as its log and COMMIT tell it. */
@@ -46,7 +46,7 @@ typedef struct commit_mark {
 typedef struct put_record {
     char *key; /* PREFIX_STATE and the name; in the commit's arena, as are the bytes */
     size_t key_len;
-    const void *bytes;
+    const void *bytes; /* NULL: the record is removed */
     size_t len;
     size_t order;
 } put_record;
@@ -151,6 +151,7 @@ typedef struct rows_file rows_file;
 rows_file *rows_file_new(mr_store *s);
 int rows_file_put(rows_file *f, const void *key, size_t key_len, const void *bytes, size_t len);
 int rows_file_drop(rows_file *f, const void *key, size_t key_len);
+int rows_file_drop_range(rows_file *f, const void *from, const void *to, size_t len);
 /* Finishes it; one without any record is left out. -1 after fail(), also of a put before. */
 int rows_file_end(rows_file *f);
 
