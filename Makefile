@@ -24,6 +24,8 @@ FLAGS_v4  := -march=x86-64-v4 -mprefer-vector-width=512
 OBJECTS := $(SOURCES:runtime/%.c=$(B)/%.o) $(B)/embedded.o \
            $(foreach v,$(VARIANTS),$(KERNELS:runtime/%.c=$(B)/%.$(v).o))
 TESTS   := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/*_test.c))
+# Disks that fail and powers that go (tests/support/faults.c): never with sanitizers.
+FAULTS  := build/tests/faults.so build/tests/faults-recover
 
 # ---- with what -----------------------------------------------------------------------------
 
@@ -80,6 +82,16 @@ $(B)/tests/%: tests/%.c $(OBJECTS) $(B)/flags
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -MMD -MP -MF $@.d -o $@ $< $(OBJECTS) $(LIBS)
 
+FAULTS_CFLAGS := -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -O2 -g
+
+build/tests/faults.so: tests/support/faults.c
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)$(CC) $(FAULTS_CFLAGS) -shared -fPIC -fvisibility=hidden -o $@ $< -ldl -lpthread
+
+build/tests/faults-recover: tests/support/recover.c
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)$(CC) $(FAULTS_CFLAGS) -o $@ $<
+
 # These two change when what they hold does: the flags, and the list of files.
 $(B)/flags: FORCE
 	@mkdir -p $(@D); echo '$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS)' | cmp -s - $@ || echo '$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS)' > $@
@@ -106,12 +118,12 @@ test: deps
 	$(again) run-tests
 
 .PHONY: run-tests
-run-tests: $(TESTS)
+run-tests: $(TESTS) $(FAULTS)
 	@MOONROCK=./$(PROGRAM) ASAN_OPTIONS=detect_leaks=0 ./$(PROGRAM) tests/run.lua $(TEST) $(TESTS)
 
 lint: deps
 	@luacheck -q .
-	@clang-format --dry-run --Werror $(wildcard runtime/*.[ch] tests/*.[ch])
+	@clang-format --dry-run --Werror $(wildcard runtime/*.[ch] tests/*.[ch] tests/support/*.[ch])
 	@! command -v cppcheck >/dev/null || cppcheck --quiet --error-exitcode=1 --std=c11 --inline-suppr \
 	  --suppress=missingInclude --suppress=memleak --enable=warning -Iruntime $(wildcard runtime/*.c)
 
