@@ -1,0 +1,53 @@
+-- A command of the program that says what becomes of its commits, on standard output:
+--   moonrock acknowledged.lua WORDS       the words of `moonrock train ...`
+-- `begun STEP` stands before a commit (`begun kept` before a kept state is restored), `done STEP`
+-- once the store has one of that step; with ACKNOWLEDGED=digest, `digest STEP DIGEST` after each.
+-- The exit status is the program's.
+local Model = require "moonrock.model"
+
+local DIGEST = os.getenv("ACKNOWLEDGED") == "digest"
+
+local function say(...)
+  io.stdout:write(table.concat({ ... }, " "), "\n")
+  io.stdout:flush()
+end
+
+local known -- the number and step of the last commit that was said
+
+local function tell(model)
+  local last = model.store and model.store:info().commit
+  local now = last and last.number .. " " .. last.step
+  if not last or now == known then return end
+  if known then
+    say("done", ("%d"):format(last.step))
+    if DIGEST then say("digest", ("%d"):format(last.step), model.store:digest()) end
+  end
+  known = now
+end
+
+local commit, step, restore, close = Model.commit, Model.step, Model.restore, Model.close
+
+function Model:commit(...)
+  known = known or ""
+  say("begun", ("%d"):format(self.step_number))
+  commit(self, ...)
+  tell(self)
+end
+
+function Model:step(...)
+  step(self, ...)
+  tell(self)
+end
+
+function Model:restore(...)
+  say("begun", "kept")
+  restore(self, ...)
+  tell(self)
+end
+
+function Model:close(...)
+  tell(self)
+  close(self, ...)
+end
+
+os.exit(require("moonrock.cli").main(arg))
