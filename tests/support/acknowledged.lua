@@ -14,21 +14,23 @@ end
 
 local known -- the number and step of the last commit that was said
 
-local function tell(model)
+local function last_commit(model)
   local last = model.store and model.store:info().commit
-  local now = last and last.number .. " " .. last.step
-  if not last or now == known then return end
-  if known then
-    say("done", ("%d"):format(last.step))
-    if DIGEST then say("digest", ("%d"):format(last.step), model.store:digest()) end
-  end
+  return last and last.number .. " " .. last.step, last
+end
+
+local function tell(model)
+  local now, last = last_commit(model)
+  if not now or not known or now == known then return end
   known = now
+  say("done", ("%d"):format(last.step))
+  if DIGEST then say("digest", ("%d"):format(last.step), model.store:digest()) end
 end
 
 local commit, step, restore, close = Model.commit, Model.step, Model.restore, Model.close
 
 function Model:commit(...)
-  known = known or ""
+  known = known or last_commit(self)
   say("begun", ("%d"):format(self.step_number))
   commit(self, ...)
   tell(self)
@@ -40,6 +42,7 @@ function Model:step(...)
 end
 
 function Model:restore(...)
+  known = known or last_commit(self)
   say("begun", "kept")
   restore(self, ...)
   tell(self)
