@@ -9,8 +9,9 @@
  *     nth=N          the call that is met, from 1; 0 (the default): none, they are only counted
  *     do=ENOSPC|EIO|short|kill|after         what happens: an error, half of a write, SIGKILL
  *                    before the call or after it (EIO)
- *     sticky         from that call on. A full disk (ENOSPC) still removes files
+ *     sticky         from that call on. A full disk (ENOSPC) still reads, and removes files
  *     match=TEXT     only calls whose path has TEXT in it
+ *     readable=TEXT  reads of a path that has TEXT in it are not met, nor counted
  *     thread=NAME    only calls from threads of this name
  *     nosync         syncing is not handed on to the kernel: faster, and a killed process loses
  *                    nothing by it
@@ -75,7 +76,7 @@ typedef struct counts {
 typedef struct plan {
     int class, action, error, sticky, nosync;
     uint64_t nth;
-    char match[TEXT], thread[TEXT];
+    char match[TEXT], thread[TEXT], readable[TEXT];
 } plan;
 
 static char dir[PATH_MAX], record[PATH_MAX];
@@ -111,6 +112,8 @@ EXPORT void faults_plan(const char *text)
             p.error = !strcmp(value, "ENOSPC") ? ENOSPC : EIO;
         } else if (!strncmp(word, "match=", 6)) {
             snprintf(p.match, TEXT, "%s", value);
+        } else if (!strncmp(word, "readable=", 9)) {
+            snprintf(p.readable, TEXT, "%s", value);
         } else if (!strncmp(word, "thread=", 7)) {
             snprintf(p.thread, TEXT, "%s", value);
         } else if (!strcmp(word, "sticky")) {
@@ -179,7 +182,7 @@ static void mark(int fd, int is)
 
 /* ---- meeting a call ---- */
 
-static int wanted(const plan *p, int fd, const char *path)
+static int wanted(const plan *p, int class, int fd, const char *path)
 {
     char name[PATH_MAX];
     if (*p->thread) {
@@ -187,7 +190,8 @@ static int wanted(const plan *p, int fd, const char *path)
         if (strcmp(name, p->thread))
             return 0;
     }
-    if (!*p->match)
+    const char *unwanted = class == READ ? p->readable : "";
+    if (!*p->match && !*unwanted)
         return 1;
     if (!path) {
         char link[64];
@@ -198,7 +202,7 @@ static int wanted(const plan *p, int fd, const char *path)
         name[n] = 0;
         path = name;
     }
-    return strstr(path, p->match) != NULL;
+    return strstr(path, p->match) && !(*unwanted && strstr(path, unwanted));
 }
 
 /* Counts a call. Returns 0: go on; an errno; or -1: go on, but only half of it (short) or not for
@@ -206,7 +210,7 @@ static int wanted(const plan *p, int fd, const char *path)
 static int meet(int class, int fd, const char *path, int frees)
 {
     const plan *p = &now;
-    if (!wanted(p, fd, path))
+    if (!wanted(p, class, fd, path))
         return 0;
     int saved = errno;
     uint64_t n = atomic_fetch_add(&count->calls[class], 1) + 1;
@@ -484,7 +488,7 @@ __attribute__((constructor)) static void start(void)
     do {                                                                                           \
         if (!inside(fd))                                                                           \
             return (type)(raw);                                                                    \
-        int met = meet(class, fd, NULL, 0);                                                        \
+        int met = meet(class, fd, NULL, (class) == READ);                                          \
         if (meet_fails(met))                                                                       \
             return -1;                                                                             \
         n = meet_len(met, n);                                                                      \
@@ -590,7 +594,7 @@ EXPORT ssize_t pread64(int fd, void *bytes, size_t n, off64_t at)
         static size_t (*real)(void *, size_t, size_t, FILE *);                                     \
         if (!real)                                                                                 \
             *(void **)&real = dlsym(RTLD_NEXT, #name);                                             \
-        int met = inside(fileno(file)) ? meet(READ, fileno(file), NULL, 0) : 0;                    \
+        int met = inside(fileno(file)) ? meet(READ, fileno(file), NULL, 1) : 0;                    \
         if (meet_fails(met))                                                                       \
             return 0;                                                                              \
         size_t result = real(bytes, size, n, file);                                                \
