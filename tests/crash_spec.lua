@@ -70,7 +70,7 @@ describe("training that is killed again and again", function()
         shell.run("rm -rf " .. store .. "*")
       else
         kill = kill + 1
-        if kill % 500 == 0 then print(("  seed %d: %d kills, %d runs ended"):format(SEED, kill, ends)) end
+        if kill % 100 == 0 then print(("  seed %d: %d kills, %d runs ended"):format(SEED, kill, ends)) end
       end
     end
     assert.is_true(ends >= KILLS / 50, ("only %d runs ended"):format(ends))

@@ -56,7 +56,7 @@ describe("training whose power goes again and again", function()
         ends, life, last = ends + 1, life + 1, nil
         shell.run("rm -rf " .. store .. "*")
       end
-      if loss % 500 == 0 then print(("  seed %d: %d losses, %d runs ended"):format(SEED, loss, ends)) end
+      if loss % 100 == 0 then print(("  seed %d: %d losses, %d runs ended"):format(SEED, loss, ends)) end
     end
     assert.is_true(ends >= LOSSES / 50, ("only %d runs ended"):format(ends))
     print(("  %d losses, %d runs ended"):format(LOSSES, ends))
