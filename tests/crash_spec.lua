@@ -8,7 +8,6 @@ local shell = require "tests.support.shell"
 
 local KILLS, SEED, FROM = faults.number("KILLS", 200), faults.seed(), faults.number("FROM", 1)
 local SAMPLES = 2048
-local PLACES = { "COMMIT", "MANIFEST", ".sst", "CURRENT", "kept", "staging", "creating", "db-1" }
 
 describe("training that is killed again and again", function()
   local dir = shell.directory()
@@ -38,12 +37,7 @@ describe("training that is killed again and again", function()
   -- Half of the kills come at random instants, from outside; half at a call on files.
   local function plan(run, random)
     if random(2) == 0 then return nil, 0.02 + random() * run.seconds end
-    local how = random(2) == 0 and "kill" or "after"
-    if random(2) == 0 then
-      return ("do=%s match=%s nth=%d"):format(how, PLACES[1 + random(#PLACES)], 1 + random(30))
-    end
-    local class = ({ "write", "sync", "name", "any" })[1 + random(4)]
-    return ("do=%s class=%s nth=%d"):format(how, class, 1 + random(run.calls[class]))
+    return faults.kill_plan(random, run.calls)
   end
 
   it("is at a commit after each kill, and ends as if there had been none", function()

@@ -58,8 +58,9 @@ describe("when the n-th block of memory is refused", function()
     local n, reached, failures = 0, true, 0
     while reached do
       n = n + 1
-      local store, model, ok = fresh(), nil, nil
-      reached, ok = refuse(n, function() model = open(store) end)
+      local store, model = fresh(), nil
+      local was, ok = refuse(n, function() model = open(store) end)
+      reached = was
       if not ok then
         failures = failures + 1
         model = open(store)
@@ -91,10 +92,10 @@ describe("when the n-th block of memory is refused", function()
   end)
 
   it("a step fails, or is made; a new run from the last commit ends the same", function()
-    local n, reached, failures, store = 0, true, 0, nil
+    local n, reached, failures = 0, true, 0
     while reached do
       n = n + 1
-      store = fresh()
+      local store = fresh()
       local model = open(store)
       local batches = model:batches(data, OPTIONS)
       local batch = batches()
@@ -120,13 +121,14 @@ describe("when the n-th block of memory is refused", function()
     while reached do
       n = n + 1
       local model = open(fresh())
-      local count, ok = 0, nil
+      local count = 0
       for batch in model:batches(data, OPTIONS) do
         mr.bce(model(batch), batch.label):backward()
         model:step()
         count = count + 1
         if count == 3 then
-          reached, ok = refuse(n, function() model:commit() end)
+          local was, ok = refuse(n, function() model:commit() end)
+          reached = was
           if not ok then failures = failures + 1 end
         end
       end

@@ -37,10 +37,8 @@ describe("training whose power goes again and again", function()
     for loss = FROM, FROM + LOSSES - 1 do
       local run = all[1 + life % 2]
       local random = faults.random(SEED * 100003 + loss)
-      local class = ({ "write", "sync", "name", "any" })[1 + random(4)]
       -- The power goes before or after a call; if the run ends first, right after its end.
-      local plan = ("nosync do=%s class=%s nth=%d"):format(random(2) == 0 and "kill" or "after", class,
-        1 + random(run.calls[class]))
+      local plan = "nosync " .. faults.kill_plan(random, run.calls)
       local part = random(3) > 0 and random(1000000) or nil
       local status, said, errors = faults.run({ dir = work, plan = plan, record = record },
         run:command(store))

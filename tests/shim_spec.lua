@@ -172,6 +172,24 @@ describe("a call that is met", function()
     assert.equal(3, counts.any)
   end)
 
+  it("is one of a thread, when the plan names one", function()
+    local out, counts = run("class=write nth=1 do=EIO thread=moonrock", THREE)
+    assert.matches("^1\tfalse\t[^\n]*errno 5\n2\ttrue\n3\ttrue\n$", out)
+    assert.equal(3, counts.write)
+    out, counts = run("class=write nth=1 do=EIO thread=another", THREE)
+    assert.matches("^1\ttrue\n2\ttrue\n3\ttrue\n$", out)
+    assert.equal(0, counts.any)
+  end)
+
+  it("is no read of a path that is to be readable", function()
+    local _, counts = run("class=read nth=1 do=EIO readable=/a", [=[
+      local function look(path)
+        change(path, 0, function(fd) must(C.read(fd, ffi.new("char[4]"), 4)) end)
+      end
+      say(pcall(look, "a")) say(pcall(look, "b")) ]=])
+    assert.same({ 1, 1 }, { counts.read, counts.met })
+  end)
+
   it("kills before or after it happened", function()
     local _, counts, status = run("class=name nth=2 do=kill", [[ rename("a", "x") rename("b", "y") ]])
     assert.same({ 137, 1, 2 }, { status, counts.met, counts.name })

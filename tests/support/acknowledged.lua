@@ -2,7 +2,7 @@
 --   moonrock acknowledged.lua WORDS       the words of `moonrock train ...`
 -- `begun STEP` stands before a commit (`begun kept` before a kept state is restored), `done STEP`
 -- once the store has one of that step; with ACKNOWLEDGED=digest, `digest STEP DIGEST` after each.
--- The exit status is the program's.
+-- It ends as the program does: with status 1 and the message when the work failed.
 local Model = require "moonrock.model"
 
 local DIGEST = os.getenv("ACKNOWLEDGED") == "digest"
@@ -53,4 +53,4 @@ function Model:close(...)
   close(self, ...)
 end
 
-os.exit(require("moonrock.cli").main(arg))
+if require("moonrock.cli").main(arg) ~= 0 then error() end

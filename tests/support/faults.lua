@@ -50,6 +50,21 @@ function faults.recover(dir, record, seed)
   return (output:gsub("%s+$", ""))
 end
 
+local PLACES = { "COMMIT", "MANIFEST", ".sst", "CURRENT", "kept", "staging", "creating", "db-1" }
+
+--- A plan that kills at a random call: of a class, on files of some name, or of a compaction.
+---@param random function
+---@param calls table how many there are in a whole run, by class
+---@return string
+function faults.kill_plan(random, calls)
+  local plan = random(2) == 0 and "do=kill" or "do=after"
+  local kind = random(8)
+  if kind < 2 then return ("%s match=%s nth=%d"):format(plan, PLACES[1 + random(#PLACES)], 1 + random(30)) end
+  if kind == 2 then return ("%s thread=rocksdb:low nth=%d"):format(plan, 1 + random(100)) end
+  local class = ({ "write", "sync", "name", "any" })[1 + random(4)]
+  return ("%s class=%s nth=%d"):format(plan, class, 1 + random(calls[class]))
+end
+
 --- A stream of random numbers of its own: random(n) is from 0 to n - 1, random() from 0 to 1.
 function faults.random(seed)
   local state = (seed * 7919 + 17) % 2147483647
