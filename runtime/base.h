@@ -23,6 +23,9 @@ void *memory_new(size_t len);
 void *memory_zero(size_t len);
 void *memory_resize(void *p, size_t old_len, size_t len);
 void memory_free(void *p);
+/* For tests: the n-th block from now on is refused, once; 0: none. Returns what was left of the
+ * n before: 0 or less, if it was refused. */
+__attribute__((visibility("default"))) int64_t mr_memory_fail(int64_t n);
 
 /* Room for `need` elements of `size` bytes in a growing array of *room; -1 after fail(). */
 int memory_reserve(void **array, size_t *room, size_t need, size_t size);

@@ -43,6 +43,23 @@ function Model.define(name, build, settings)
     source = source.of(build) }, Definition)
 end
 
+-- A number that dkjson's 14 digits would round.
+local Exact = { __tojson = function(self) return ("%.17g"):format(self.number) end }
+
+local function exact(value)
+  if type(value) == "number" then
+    local whole = tonumber(("%.14g"):format(value)) == value or value ~= value or math.abs(value) == math.huge
+    return whole and value or setmetatable({ number = value }, Exact)
+  elseif type(value) ~= "table" then
+    return value
+  end
+  local copy = setmetatable({}, getmetatable(value))
+  for key, inner in pairs(value) do copy[key] = exact(inner) end
+  return copy
+end
+
+-- JSON whose keys are in order and whose numbers are read back to the bit: a run that is resumed
+-- must not go on from rounded sums.
 local function encode(value)
   local keys = {}
   local function collect(t)
@@ -56,7 +73,7 @@ local function encode(value)
   end
   collect(value)
   table.sort(keys)
-  return json.encode(value, { keyorder = keys })
+  return json.encode(exact(value), { keyorder = keys })
 end
 
 local function plain(options)
