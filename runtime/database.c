@@ -15,8 +15,8 @@
 enum {
     MIB = 1 << 20,
     LOG_NOTHING = 6, /* above all levels */
-    BLOCKS_FIRST = 3 << 20,
-    BLOCKS_ROW = 4 /* bytes of a row's part of the index and the filter, and some room */
+    BLOCKS_LEAST = 3, /* MiB */
+    BLOCKS_MOST = 512
 };
 
 int database_fail(const mr_store *s, const char *doing, char *message)
@@ -24,18 +24,6 @@ int database_fail(const mr_store *s, const char *doing, char *message)
     fail("store %s: %s: %s", s->dir, doing, message);
     rocksdb_free(message);
     return -1;
-}
-
-void database_blocks_fit(mr_store *s)
-{
-    double rows = 0;
-    for (int i = 0; i < TABLES_MAX; i++)
-        rows += (double)s->rows[i];
-    double most = mr_memory_limit() / 6, blocks = BLOCKS_FIRST + rows * BLOCKS_ROW;
-    size_t size = (size_t)MAX(MIN(blocks, most), (double)BLOCKS_FIRST);
-    rocksdb_cache_set_capacity(s->cache, size);
-    memory_promise(&s->blocks, size);
-    s->blocks.held = MIN(size, rocksdb_cache_get_usage(s->cache));
 }
 
 /* Rows that expired and drops that are not asked for any more, as the last durable commit has it: a
@@ -71,7 +59,9 @@ static void filter_end(void *state)
 int database_options(mr_store *s)
 {
     rocksdb_options_t *o = s->options = rocksdb_options_create();
-    size_t blocks = BLOCKS_FIRST;
+    /* for indexes and filters, 2 bytes a row and more; rows have a cache of their own */
+    double eighth = mr_memory_limit() / 8;
+    size_t blocks = (size_t)MIN(MAX(eighth, (double)BLOCKS_LEAST * MIB), (double)BLOCKS_MOST * MIB);
     s->read = rocksdb_readoptions_create();
     /* It may overflow: a strict one turns pressure into errors of reading. */
     rocksdb_lru_cache_options_t *lru = rocksdb_lru_cache_options_create();

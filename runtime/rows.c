@@ -166,16 +166,13 @@ static int read_state(void *context, const char *key, size_t key_len, const char
         return -1;
     s->expired[state.id] = state.expired;
     s->forgotten[state.id] = state.forgotten;
-    s->rows[state.id] = state.rows;
     return 0;
 }
 
 int store_states_read(mr_store *s)
 {
     char from[] = "\1table/", to[] = "\1table0";
-    int bad = store_scan(s, "the records of tables could not be read", from, to, 7, read_state, s);
-    database_blocks_fit(s);
-    return bad;
+    return store_scan(s, "the records of tables could not be read", from, to, 7, read_state, s);
 }
 
 /* ---- a table's rows into its cache ---- */

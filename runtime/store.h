@@ -53,6 +53,14 @@ typedef struct put_record {
 
 enum { COMMIT_FILES = 8 };
 
+/* A record that must be found once its file was ingested; bytes NULL: not found. */
+typedef struct witness {
+    char key[64];
+    size_t key_len;
+    const void *bytes;
+    size_t len;
+} witness;
+
 /* A commit that is put together, or written by its own thread. */
 typedef struct commit {
     mr_store *s;
@@ -65,6 +73,8 @@ typedef struct commit {
     table_state *state; /* [tables] */
     size_t files;       /* sorted files of rows, at most COMMIT_FILES - 2 made beforehand */
     char file[COMMIT_FILES][PATH_SIZE];
+    witness seen[2 * COMMIT_FILES]; /* the first and the last record of each file */
+    size_t seen_n;
     pthread_t thread;
     int failed;
     char error[1024];
@@ -91,7 +101,6 @@ struct mr_store {
     memory_client blocks, working; /* the block cache; compactions and writers of files */
     _Atomic uint64_t expired[TABLES_MAX];   /* what the last durable commit says, by table */
     _Atomic uint64_t forgotten[TABLES_MAX]; /* the same of drops */
-    uint64_t rows[TABLES_MAX];              /* and how many rows there are */
     void *value; /* of the last mr_store_get(), allocated by RocksDB */
     size_t value_len;
     double waited;     /* seconds that commits waited for compaction */
@@ -124,8 +133,6 @@ int database_check(const mr_store *s, database d, const commit_mark *mark, const
 int database_log(const mr_store *s, database d, uint64_t number, commit_mark *mark);
 /* Opens the store's database for writing, looking at it read-only first. */
 int store_database_open(mr_store *s);
-/* Makes the block cache as large as the indexes and filters of the store's rows, within bounds. */
-void database_blocks_fit(mr_store *s);
 /* The same, if it is not open. */
 int store_database_need(mr_store *s);
 void store_database_close(mr_store *s);
@@ -145,6 +152,10 @@ void follow_end(mr_store *s);
 char *state_file_write(commit *c, const char *path);
 /* Adds sorted files to a database at once; returns RocksDB's message, or NULL. */
 char *database_ingest(database d, const char *const *files, size_t n);
+
+/* Of a commit that the database has but COMMIT has not: takes its files over once more, where there
+ * are copies of them. */
+void commit_repair(mr_store *s);
 
 /* A file of rows, ascending by key, that becomes part of the commit being prepared. */
 typedef struct rows_file rows_file;

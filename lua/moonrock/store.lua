@@ -61,6 +61,9 @@ function Store:finish(step) err.check(C.mr_commit_end(self.c, step)) end
 ---@param step integer
 function Store:finish_behind(step) err.check(C.mr_commit_behind(self.c, step)) end
 
+--- Waits for the commit that is being written.
+function Store:wait() err.check(C.mr_commit_wait(self.c)) end
+
 --- Whether no commit is being written any more. Raises if it failed.
 ---@return boolean
 function Store:poll() return err.check(C.mr_commit_poll(self.c)) == 1 end

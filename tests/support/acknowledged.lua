@@ -27,13 +27,24 @@ local function tell(model)
   if DIGEST then say("digest", ("%d"):format(last.step), model.store:digest()) end
 end
 
-local commit, step, restore, close = Model.commit, Model.step, Model.restore, Model.close
+local commit, behind = Model.commit, Model.commit_behind
+local step, restore, close = Model.step, Model.restore, Model.close
 
 function Model:commit(...)
   known = known or last_commit(self)
+  if self.store then self.store:wait() end -- as it does; what was under way is done then
+  tell(self)
   say("begun", ("%d"):format(self.step_number))
   commit(self, ...)
   tell(self)
+end
+
+function Model:commit_behind(...)
+  if DIGEST then return self:commit(...) end -- one of every step
+  known = known or last_commit(self)
+  tell(self) -- of the one before, which is over
+  say("begun", ("%d"):format(self.step_number))
+  behind(self, ...)
 end
 
 function Model:step(...)
