@@ -103,6 +103,30 @@ int file_write(const char *path, const void *bytes, size_t len)
     return bad ? fail("%s: could not be written: %s", path, strerror(why)) : 0;
 }
 
+void *file_read(const char *path, size_t *len)
+{
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    char *bytes = NULL;
+    if (fd < 0 || fstat(fd, &st))
+        fail("%s: could not be opened: %s", path, strerror(errno));
+    else
+        bytes = memory_new((size_t)st.st_size);
+    for (*len = 0; bytes && *len < (size_t)st.st_size;) {
+        ssize_t n = read(fd, bytes + *len, (size_t)st.st_size - *len);
+        if (n > 0) {
+            *len += (size_t)n;
+        } else if (n == 0 || errno != EINTR) {
+            fail("%s: could not be read: %s", path, n ? strerror(errno) : "it became shorter");
+            memory_free(bytes);
+            bytes = NULL;
+        }
+    }
+    if (fd >= 0)
+        close(fd);
+    return bytes;
+}
+
 int64_t file_ends(const char *path, size_t len)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);

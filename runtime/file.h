@@ -32,6 +32,9 @@ int64_t file_ends(const char *path, size_t len);
 /* Asks the system to have a file in its page cache. */
 int file_want(const char *path);
 
+/* The bytes of a file, freed by memory_free(); NULL after fail(). */
+void *file_read(const char *path, size_t *len);
+
 /* Removes a file or a directory with all it holds; what is not there is no error. */
 int tree_remove(const char *path);
 

@@ -200,7 +200,8 @@ static int open_reading_once(mr_store *s)
     if (commit_file_read(s->dir, &before) || path_make(path, "%s/%s", s->dir, before.database))
         return -1;
     database d;
-    int bad = database_open(s, path, s->mode, &d, &log);
+    int bad = database_open(s, path, s->mode, &d, &log) &&
+              (lock_held(s->dir) > 0 || database_rescue_tail(s, path, 0, &d, &log));
     if (commit_file_read(s->dir, &now)) {
         database_close(&d);
         return -1;

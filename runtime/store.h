@@ -137,6 +137,15 @@ int store_database_open(mr_store *s);
 int store_database_need(mr_store *s);
 void store_database_close(mr_store *s);
 
+/* ---- rescue.c: after database_open() of `path` read-only failed ---- */
+
+/* When the syncing of its manifest failed in a commit: puts the commit's files back. */
+int database_rescue_files(const mr_store *s, const char *path, database *d, commit_mark *log);
+/* When the end of its manifest was never written: opens it without, if the last commit is there.
+ * With `writes` the manifest is shortened, else only a copy of it. */
+int database_rescue_tail(const mr_store *s, const char *path, int writes, database *d,
+                         commit_mark *log);
+
 /* ---- store.c, follow.c ---- */
 
 /* Opens the database that COMMIT names, as the writer goes on, in the place of the one in use. */

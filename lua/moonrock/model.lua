@@ -527,10 +527,8 @@ end
 
 --- Closes the store and frees the tables. What was not committed is gone.
 function Model:close()
-  if self.train_tape then
-    self.train_tape:reset()
-    self.eval_tape:reset()
-  end
+  if self.train_tape then self.train_tape:reset() end
+  if self.eval_tape then self.eval_tape:reset() end
   if self.store then C.mr_commit_wait(self.store.c) end
   for _, t in ipairs(self.tables) do t:free() end
   self.tables = {}
