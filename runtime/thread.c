@@ -6,7 +6,6 @@
  * counts every piece, so it never waits for a worker that was too late to take one, and a late
  * worker finds either nothing left or a piece of the next call: both are right. */
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 
@@ -24,9 +23,12 @@ static struct {
     atomic_int stop;
     _Alignas(64) atomic_uint_fast64_t ticket;
     _Alignas(64) atomic_size_t done;
+    atomic_int waiting; /* the caller sleeps until all is done */
+    pthread_cond_t joined;
     task *run; /* of the call under way; stable while one of its pieces is */
     void *context;
-} pool = {.threads = 1, .lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+} pool = {.threads = 1, .lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER,
+          .joined = PTHREAD_COND_INITIALIZER};
 
 static _Thread_local int inside; /* this thread is running a piece */
 
@@ -53,7 +55,11 @@ static void take_pieces(void)
         if ((uint32_t)t >= t >> 32)
             break;
         pool.run(pool.context, (uint32_t)t);
-        atomic_fetch_add(&pool.done, 1);
+        if (atomic_fetch_add(&pool.done, 1) + 1 == t >> 32 && atomic_load(&pool.waiting)) {
+            pthread_mutex_lock(&pool.lock);
+            pthread_cond_signal(&pool.joined);
+            pthread_mutex_unlock(&pool.lock);
+        }
     }
     inside = 0;
 }
@@ -100,11 +106,16 @@ void parallel(size_t pieces, task *run, void *context)
     if (atomic_load(&pool.sleeping))
         wake_all();
     take_pieces();
-    for (int i = 0; atomic_load(&pool.done) < pieces; i++)
-        if (i < SPINS)
-            relax();
-        else
-            sched_yield();
+    for (int i = 0; i < SPINS && atomic_load(&pool.done) < pieces; i++)
+        relax();
+    if (atomic_load(&pool.done) == pieces)
+        return;
+    pthread_mutex_lock(&pool.lock); /* the last piece's thread has no processor just now */
+    atomic_store(&pool.waiting, 1);
+    while (atomic_load(&pool.done) < pieces)
+        pthread_cond_wait(&pool.joined, &pool.lock);
+    atomic_store(&pool.waiting, 0);
+    pthread_mutex_unlock(&pool.lock);
 }
 
 int thread_start(pthread_t *thread, void *(*run)(void *), void *context)
