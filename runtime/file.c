@@ -139,7 +139,7 @@ int tree_sync(const char *path)
     return bad ? -1 : directory_sync(path);
 }
 
-static int file_copy(const char *from, const char *to)
+int file_copy(const char *from, const char *to)
 {
     int in = open(from, O_RDONLY | O_CLOEXEC);
     if (in < 0)
@@ -158,6 +158,15 @@ static int file_copy(const char *from, const char *to)
     if (out >= 0 && close(out) && !bad)
         bad = fail("%s: could not be written: %s", to, strerror(errno));
     return bad;
+}
+
+int file_link(const char *from, const char *to)
+{
+    if (!link(from, to))
+        return 0;
+    if (errno == EXDEV || errno == EPERM || errno == EMLINK || errno == EOPNOTSUPP)
+        return file_copy(from, to);
+    return fail("%s: could not be linked: %s", from, strerror(errno));
 }
 
 int tree_copy(const char *from, const char *to, const char *shared)
@@ -179,10 +188,7 @@ int tree_copy(const char *from, const char *to, const char *shared)
         } else if (S_ISREG(st.st_mode)) {
             size_t len = strlen(e->d_name), end = strlen(shared);
             int linked = len >= end && !strcmp(e->d_name + len - end, shared);
-            if (!linked)
-                bad = file_copy(source, target);
-            else if (link(source, target))
-                bad = fail("%s: could not be linked: %s", source, strerror(errno));
+            bad = linked ? file_link(source, target) : file_copy(source, target);
         }
     }
     closedir(d);
