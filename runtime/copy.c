@@ -32,7 +32,8 @@ static int files_link(const char *from, const char *to)
     for (struct dirent *e; d && !bad && (e = readdir(d));) {
         if (!is_sorted_file(e->d_name))
             continue;
-        if (path_make(source, "%s/%s", from, e->d_name) || path_make(target, "%s/%s", to, e->d_name))
+        if (path_make(source, "%s/%s", from, e->d_name) ||
+            path_make(target, "%s/%s", to, e->d_name))
             bad = -1;
         else if (access(target, F_OK) && file_link(source, target) && !access(source, F_OK))
             bad = -1;
@@ -150,7 +151,8 @@ static int copy_other_once(mr_store *s, const char *to)
             database_close(&d);
         return -1;
     }
-    int moved = before.number != now.number || strcmp(before.database, now.database) || kept != still;
+    int moved =
+        before.number != now.number || strcmp(before.database, now.database) || kept != still;
     if (bad)
         return moved ? 1 : fail("%s", why);
     int later = !strcmp(before.database, now.database) && now.number <= log.number;
@@ -172,8 +174,9 @@ static int copy_other(mr_store *s, const char *to)
             return 0;
         /* A compaction removes files and leaves COMMIT as it is: also then it is tried again. */
         if (try >= (changed > 0 ? TRIES : TRIES / 10))
-            return changed < 0 ? -1
-                               : fail("store %s: it changed at each of %d tries to copy it", s->dir, try);
+            return changed < 0
+                       ? -1
+                       : fail("store %s: it changed at each of %d tries to copy it", s->dir, try);
         if (tree_remove(to) || mkdir(to, 0777))
             return -1;
         usleep(PAUSE_US);

@@ -33,7 +33,8 @@ static int catch_up(mr_store *s, commit_mark now)
     char *message = NULL;
     pthread_rwlock_wrlock(&s->using);
     rocksdb_try_catch_up_with_primary(s->base.db, &message);
-    int bad = message || database_log(s, s->base, UINT64_MAX, &log) || commit_file_read(s->dir, &later);
+    int bad =
+        message || database_log(s, s->base, UINT64_MAX, &log) || commit_file_read(s->dir, &later);
     if (!bad && !strcmp(later.database, now.database) && later.number <= log.number)
         now = later; /* commits made meanwhile are no damage */
     bad = bad || database_check(s, s->base, &now, &log);

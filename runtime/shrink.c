@@ -97,10 +97,12 @@ static int row_passes(const shrinking *s, const row *r)
 /* ---- scans ---- */
 
 /* The row of a record into s->r: 0, 1: it expired, -1 after fail(). */
-static int scanned(const shrinking *s, const char *key, size_t key_len, const char *value, size_t len)
+static int scanned(const shrinking *s, const char *key, size_t key_len, const char *value,
+                   size_t len)
 {
     if (key_len != ROW_KEY)
-        return fail("table %s: a row's key has %zu bytes, expected %d", s->t->name, key_len, ROW_KEY);
+        return fail("table %s: a row's key has %zu bytes, expected %d", s->t->name, key_len,
+                    ROW_KEY);
     s->r->key = big_endian(key + 5);
     return record_decode(s->t, s->r, (const uint8_t *)value, len);
 }
@@ -195,8 +197,8 @@ static int files_write(mr_store *store, shrinking *s, size_t n)
         s[i].deletions = deletions;
         s[i].drops = drops;
         if (s[i].what->dropped > 0)
-            bad = store_scan_table(store, "rows could not be read to shrink their table", PREFIX_ROW,
-                                   s[i].t->id, drop_row, &s[i]);
+            bad = store_scan_table(store, "rows could not be read to shrink their table",
+                                   PREFIX_ROW, s[i].t->id, drop_row, &s[i]);
     }
     char why[900] = "";
     if (bad < 0 || !drops)
@@ -241,9 +243,10 @@ static int what_check(const mr_store *store, const mr_shrink *w, int dry)
     if (score && !(w->half_life > 0))
         return fail("table %s: the score of its rows needs a half-life, in steps", t->name);
     if (w->forget > (double)store->last.step)
-        return fail("table %s: drops up to step %.0f cannot be forgotten, the last commit is of step "
-                    "%.0f",
-                    t->name, w->forget, (double)store->last.step);
+        return fail(
+            "table %s: drops up to step %.0f cannot be forgotten, the last commit is of step "
+            "%.0f",
+            t->name, w->forget, (double)store->last.step);
     if (dry)
         return 0;
     int in_use = t->first != NULL;
@@ -259,7 +262,8 @@ static int what_check(const mr_store *store, const mr_shrink *w, int dry)
 static int shrinking_begin(mr_store *store, shrinking *s, mr_shrink *what, uint64_t *bin)
 {
     mr_table *t = what->table;
-    *s = (shrinking){.what = what, .t = t, .bin = bin, .step = store->last.step, .edge = UINT64_MAX};
+    *s =
+        (shrinking){.what = what, .t = t, .bin = bin, .step = store->last.step, .edge = UINT64_MAX};
     s->norm_column = what->column >= 0 ? (uint32_t)what->column : 0;
     for (uint32_t c = 1; c < t->columns && what->column < 0; c++)
         if (t->column[c].dim > t->column[s->norm_column].dim)
@@ -313,9 +317,10 @@ int mr_store_shrink(mr_store *store, mr_shrink *what, size_t n, int dry_run)
         return -1;
     for (size_t i = 0; i < n && !bad; i++) {
         int ordered = i == 0 || what[i - 1].table->id < what[i].table->id;
-        bad = ordered ? what_check(store, &what[i], dry_run)
-                      : fail("store %s: tables to shrink are given once, in the order of their numbers",
-                             store->dir);
+        bad = ordered
+                  ? what_check(store, &what[i], dry_run)
+                  : fail("store %s: tables to shrink are given once, in the order of their numbers",
+                         store->dir);
         if (!bad && !dry_run)
             plans_drop(what[i].table);
     }

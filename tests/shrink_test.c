@@ -133,7 +133,8 @@ static void compare(mr_store *s, mr_table *t, uint64_t number)
             continue;
         stay += m->stays;
         in_store[m->key % 65521] -= (uint64_t)m->stays;
-        check(mr_table_peek(t, 0, m->key, v) == (m->stays ? m->count : 0), "a row of the table", number);
+        check(mr_table_peek(t, 0, m->key, v) == (m->stays ? m->count : 0), "a row of the table",
+              number);
     }
     for (int i = 0; i < 65521; i++)
         check(!in_store[i], "a row of the store", number);
@@ -167,9 +168,11 @@ static void rules_test(void)
         char digest[2][33];
         w[i].table = t;
         must(!mr_store_digest(s, digest[0]), "digest");
-        check(!mr_store_shrink(s, &w[i], 1, 1) && w[i].dropped == drops && w[i].rows == had, "dry run", i);
+        check(!mr_store_shrink(s, &w[i], 1, 1) && w[i].dropped == drops && w[i].rows == had,
+              "dry run", i);
         must(!mr_store_digest(s, digest[1]), "digest");
-        check(!strcmp(digest[0], digest[1]) && mr_table_rows(t) == had, "a dry run changed something", i);
+        check(!strcmp(digest[0], digest[1]) && mr_table_rows(t) == had,
+              "a dry run changed something", i);
         w[i].dropped = 0;
         check(!mr_store_shrink(s, &w[i], 1, 0) && w[i].dropped == drops && drops > 0, "dropped", i);
         check(mr_store_number(s, "step") == STEPS, "the step", i);
@@ -188,7 +191,8 @@ static void rules_test(void)
         mr_store_close(s);
         mr_table_free(t);
     }
-    report("a table that shrinks loses the rows that a sort says, in the cache and in the store", before);
+    report("a table that shrinks loses the rows that a sort says, in the cache and in the store",
+           before);
 }
 
 static void fresh_test(void)
@@ -211,20 +215,22 @@ static void fresh_test(void)
     push(t, &gone->key, 1, STEPS + 1);
     push(other, &gone->key, 1, STEPS + 1);
     must(!commit(s, t, STEPS + 1), "commit");
-    check(mr_table_peek(t, 0, gone->key, v[0]) == 1 && mr_table_peek(other, 0, gone->key, v[1]) == 1 &&
-              !memcmp(v[0], v[1], sizeof v[0]),
+    check(mr_table_peek(t, 0, gone->key, v[0]) == 1 &&
+              mr_table_peek(other, 0, gone->key, v[1]) == 1 && !memcmp(v[0], v[1], sizeof v[0]),
           "a dropped key begins otherwise than a new one", 0);
     check(mr_table_rows(t) == 11 && mr_store_rows(s, 7) == 11, "rows", 0);
     mr_table_free(other);
     push(t, &gone->key, 1, STEPS + 2);
-    check(mr_store_shrink(s, &w, 1, 0) == -1 && strstr(mr_error(), "to be committed"), "dirty rows", 0);
+    check(mr_store_shrink(s, &w, 1, 0) == -1 && strstr(mr_error(), "to be committed"), "dirty rows",
+          0);
     must(!commit(s, t, STEPS + 2), "commit");
     w.half_life = 0;
     w.by = MR_BY_SCORE;
     check(mr_store_shrink(s, &w, 1, 0) == -1 && strstr(mr_error(), "half-life"), "no half-life", 0);
     w.by = MR_BY_STEP;
     w.forget = STEPS + 3;
-    check(mr_store_shrink(s, &w, 1, 0) == -1 && strstr(mr_error(), "forgotten"), "forget the future", 0);
+    check(mr_store_shrink(s, &w, 1, 0) == -1 && strstr(mr_error(), "forgotten"),
+          "forget the future", 0);
     mr_store_close(s);
     mr_table_free(t);
     report("a dropped key is a new one when it is seen again", before);
@@ -266,7 +272,8 @@ static void forget_test(void)
     check(drops(s) > 0, "later drops were forgotten", 0);
     w.forget = STEPS;
     double commits = mr_store_number(s, "commit");
-    check(!mr_store_shrink(s, &w, 1, 0) && mr_store_number(s, "commit") == commits + 1, "forget", 2);
+    check(!mr_store_shrink(s, &w, 1, 0) && mr_store_number(s, "commit") == commits + 1, "forget",
+          2);
     rocksdb_compact_range(s->base.db, "", 0, "\xff", 1);
     check(drops(s) == 0 && mr_store_rows(s, 7) == 10, "drops are not forgotten", 0);
     mr_store_close(s);
@@ -274,7 +281,8 @@ static void forget_test(void)
     check(s && s->forgotten[7] == STEPS, "what is forgotten is not kept", 0);
     mr_store_close(s);
     mr_table_free(t);
-    report("drop records are kept until they are forgotten, then a compaction removes them", before);
+    report("drop records are kept until they are forgotten, then a compaction removes them",
+           before);
 }
 
 int main(void)

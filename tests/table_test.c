@@ -48,8 +48,8 @@ static keys_batch *batch_of(const uint64_t *keys, int n)
     keys_batch *k = &ring[number % 4];
     for (int i = 0; i <= n; i++)
         k->offsets[i] = (uint32_t)i;
-    k->b = (mr_batch){.n = n, .entries = n, .fields = 1, .keys = keys, .offsets = k->offsets,
-                      .number = ++number};
+    k->b = (mr_batch){
+        .n = n, .entries = n, .fields = 1, .keys = keys, .offsets = k->offsets, .number = ++number};
     return k;
 }
 
@@ -152,7 +152,8 @@ static void expiry_test(void)
         mr_table *t;
         mr_store *s = aged("aged", &t, 2, way & 1);
         table_resident(t, way < 2);
-        check(updates(t, 0, old_key(5)) == 1 && !is_fresh(t, old_key(5)), "way %d: gone too early", way);
+        check(updates(t, 0, old_key(5)) == 1 && !is_fresh(t, old_key(5)), "way %d: gone too early",
+              way);
         uint64_t alive = mix64(ALIVE);
         train(t, &alive, 1, 4, 1);
         must(!commit_at(s, t, 4, 3), "commit");
@@ -173,9 +174,11 @@ static void expiry_test(void)
         must(!commit_at(s, t, 5, 3.5), "commit");
         must(!mr_store_digest(s, digest[way]), "digest");
         check(!strcmp(digest[0], digest[way]), "way %d: another digest", way);
-        check(mr_store_rows(s, 7) == OLDS + 1, "way %d: the rows are gone before a compaction", way);
+        check(mr_store_rows(s, 7) == OLDS + 1, "way %d: the rows are gone before a compaction",
+              way);
         rocksdb_compact_range(s->base.db, NULL, 0, NULL, 0);
-        check(mr_store_rows(s, 7) == 2, "way %d: a compaction left %g rows", way, mr_store_rows(s, 7));
+        check(mr_store_rows(s, 7) == 2, "way %d: a compaction left %g rows", way,
+              mr_store_rows(s, 7));
         char after[33];
         must(!mr_store_digest(s, after), "digest");
         check(!strcmp(after, digest[way]), "way %d: a compaction changed the digest", way);
@@ -184,11 +187,13 @@ static void expiry_test(void)
         s = mr_store_open(at("aged"), MR_STORE_READ);
         t = table_make(); /* a reader needs not know the time to live */
         must(s && !mr_store_load(s, t), "read");
-        check(updates(t, 0, old_key(5)) == 0 && updates(t, 0, key) == 1, "way %d: what a reader sees", way);
+        check(updates(t, 0, old_key(5)) == 0 && updates(t, 0, key) == 1,
+              "way %d: what a reader sees", way);
         mr_store_close(s);
         mr_table_free(t);
     }
-    report("a row without a gradient for its time to live is a fresh one, resident or not, reopened or not",
+    report("a row without a gradient for its time to live is a fresh one, resident or not, "
+           "reopened or not",
            before);
 }
 
@@ -205,7 +210,8 @@ static void expiry_within_test(void)
     int lookup = mr_table_pull(t, tape, &k->b);
     must(!commit_at(s, t, 3, 30), "commit");
     int rows = mr_tape_affine(tape, mr_tape_pool_sum(tape, lookup, 0), 1, 0.5);
-    must(mr_tape_backward(tape, mr_tape_sum(tape, mr_tape_mul(tape, rows, rows))) == -2, "gradient");
+    must(mr_tape_backward(tape, mr_tape_sum(tape, mr_tape_mul(tape, rows, rows))) == -2,
+         "gradient");
     must(mr_table_push(t, 4) >= 0, "push");
     mr_tape_reset(tape);
     check(mr_table_peek(t, 0, key, v[0]) == 1, "the row was revived");
@@ -230,7 +236,8 @@ static void expiry_restored_test(void)
     rocksdb_compact_range(s->base.db, NULL, 0, NULL, 0);
     mr_table_clear(t);
     must(!mr_store_load(s, t), "load");
-    check(updates(t, 0, old_key(5)) == 1 && mr_store_rows(s, 7) == OLDS + 1, "rows of the restored state");
+    check(updates(t, 0, old_key(5)) == 1 && mr_store_rows(s, 7) == OLDS + 1,
+          "rows of the restored state");
     mr_store_close(s);
     mr_table_free(t);
     report("a restored state has its own bound of expiry", before);
@@ -293,8 +300,8 @@ static void expiry_kill_test(uint64_t seed)
         train(t, keys, 20, step, 1);
         must(!commit_at(s, t, step, (double)step / 2) && !mr_store_digest(s, now), "commit");
         for (uint64_t k = 0; k < n; k++)
-            check(at_step[k] != step || !strcmp(digest[k], now), "seed %llu: another state at step %d",
-                  (unsigned long long)seed, (int)step);
+            check(at_step[k] != step || !strcmp(digest[k], now),
+                  "seed %llu: another state at step %d", (unsigned long long)seed, (int)step);
     }
     mr_store_close(s);
     mr_table_free(t);
@@ -305,7 +312,8 @@ static void expiry_kill_test(uint64_t seed)
 
 static mr_table *admitting(uint32_t w, uint32_t v, const mr_admission *rules)
 {
-    mr_column column[2] = {{.name = "v", .dim = DIM, .admit = v}, {.name = "w", .dim = 1, .admit = w}};
+    mr_column column[2] = {{.name = "v", .dim = DIM, .admit = v},
+                           {.name = "w", .dim = 1, .admit = w}};
     for (int c = 0; c < 2; c++) {
         column[c].init = (mr_init){.kind = MR_UNIFORM, .a = 0.5, .b = 1};
         column[c].optim = (mr_optim){.kind = MR_ADAGRAD, .lr = 0.1f, .eps = 1e-8f};
@@ -336,13 +344,14 @@ static void sightings_test(void)
                 for (int k = 0; k < DIM; k++)
                     zero &= v[k] == 0;
                 if (step <= 3)
-                    check(initial ? !memcmp(v, fresh, sizeof v) : zero, "a key without a row, step %d",
-                          (int)step);
+                    check(initial ? !memcmp(v, fresh, sizeof v) : zero,
+                          "a key without a row, step %d", (int)step);
             }
             check(mr_table_rows(t) == (step > 3 ? 1 : 0), "rows before step %d", (int)step);
             train(t, keys, step == 4 ? 3 : 2, step, 2); /* twice in a batch counts once */
         }
-        check(updates(t, 0, 77) == 2 && updates(t, 1, 77) == 2 && updates(t, 0, 78) == 0, "updates");
+        check(updates(t, 0, 77) == 2 && updates(t, 1, 77) == 2 && updates(t, 0, 78) == 0,
+              "updates");
         check(mr_table_rows(t) == 1 && mr_table_cached(t) == 1, "rows in the cache");
         mr_table_free(t);
     }
@@ -352,11 +361,13 @@ static void sightings_test(void)
     for (uint64_t step = 1; step <= 4; step++) {
         train(t, &key, 1, step, 2);
         check(updates(t, 1, 5) == (double)step, "w at step %d", (int)step);
-        check(mr_table_peek(t, 0, 5, v) == (step < 3 ? 0 : (double)step - 2), "v at step %d", (int)step);
+        check(mr_table_peek(t, 0, 5, v) == (step < 3 ? 0 : (double)step - 2), "v at step %d",
+              (int)step);
         check((v[0] == 0) == (step < 3), "v is 0 until it is admitted, step %d", (int)step);
     }
     mr_table_free(t);
-    report("a key has no row until its n-th training batch, and a column none until its own", before);
+    report("a key has no row until its n-th training batch, and a column none until its own",
+           before);
 }
 
 static void filter_test(void)
@@ -381,7 +392,8 @@ static void filter_test(void)
     check(admission_seen(a, mix64(1) >> 60, mix64(1)) == 15, "it does not saturate");
     check(a->len <= 4.8 * 50000 * 1.1, "%zu bytes", a->len);
     admission_free(a);
-    report("the filter errs as often as it was told to, never counts too few, and saturates", before);
+    report("the filter errs as often as it was told to, never counts too few, and saturates",
+           before);
 }
 
 static void skewed(uint64_t step, uint64_t *keys, int n)
@@ -445,8 +457,8 @@ static void admission_same_test(void)
         admission_run(rules, 0, digest[0]);
         for (int way = 1; way < 16; way++) {
             admission_run(rules, way, digest[1]);
-            check(!strcmp(digest[0], digest[1]), "%s, way %d: another digest", chance ? "chance" : "count",
-                  way);
+            check(!strcmp(digest[0], digest[1]), "%s, way %d: another digest",
+                  chance ? "chance" : "count", way);
         }
     }
     report("admission is the same reopened, restored, not resident and on four threads", before);
@@ -466,8 +478,8 @@ static void chance_test(void)
         train(t, keys, KEYS, step, 2);
         stays *= 0.75;
         double share = mr_table_rows(t) / KEYS, deviation = sqrt(stays * (1 - stays) / KEYS);
-        check(fabs(share - (1 - stays)) < 5 * deviation, "%g of the keys are admitted, not %g", share,
-              1 - stays);
+        check(fabs(share - (1 - stays)) < 5 * deviation, "%g of the keys are admitted, not %g",
+              share, 1 - stays);
     }
     mr_table_free(t);
     report("by chance, 1 - (1 - p)^k of the keys are admitted after k sightings", before);

@@ -207,6 +207,7 @@ function Model:resume(options)
     if self.read_only then
       err.raise("store %s: holds no model", self.directory)
     end
+    for _, t in ipairs(self.tables) do self.store:load(t) end
     if self.schema and self.schema.restore and not self.schema:fitted() then return end
     self:commit()
     return
