@@ -420,13 +420,13 @@ typedef enum mr_worth { MR_BY_STEP, MR_BY_COUNT, MR_BY_NORM, MR_BY_SCORE } mr_wo
 typedef struct mr_shrink {
     mr_table *table;
     double min_count; /* updates of the column, or of the one that has most */
-    double min_norm;  /* L2 norm of the column's weights, or of the widest's; 0 where it is absent */
+    double min_norm; /* L2 norm of the column's weights, or of the widest's; 0 where it is absent */
     double min_score; /* count 0.5^((step of the last commit - step of the row) / half_life) */
     double half_life; /* steps */
     double max_rows;  /* -1: any number */
-    double forget;    /* drops of this step and before will not be asked for any more; -1: as it is */
-    int32_t by;       /* mr_worth, for max_rows */
-    int32_t column;   /* by its number; -1: see above */
+    double forget;  /* drops of this step and before will not be asked for any more; -1: as it is */
+    int32_t by;     /* mr_worth, for max_rows */
+    int32_t column; /* by its number; -1: see above */
     double rows, dropped; /* set: rows there were, and how many of them are dropped */
 } mr_shrink;
 
