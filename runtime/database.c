@@ -12,7 +12,12 @@
 
 #include "store.h"
 
-enum { MIB = 1 << 20, LOG_NOTHING = 6 /* above all levels */ };
+enum {
+    MIB = 1 << 20,
+    LOG_NOTHING = 6, /* above all levels */
+    BLOCKS_LEAST = 3, /* MiB */
+    BLOCKS_MOST = 512
+};
 
 int database_fail(const mr_store *s, const char *doing, char *message)
 {
@@ -54,13 +59,14 @@ static void filter_end(void *state)
 int database_options(mr_store *s)
 {
     rocksdb_options_t *o = s->options = rocksdb_options_create();
-    double limit = mr_memory_limit();
-    size_t blocks = (size_t)MIN(MAX(limit / 8, 4.0 * MIB), 512.0 * MIB);
+    /* for indexes and filters, 2 bytes a row and more; rows have a cache of their own */
+    double eighth = mr_memory_limit() / 8;
+    size_t blocks = (size_t)MIN(MAX(eighth, (double)BLOCKS_LEAST * MIB), (double)BLOCKS_MOST * MIB);
     s->read = rocksdb_readoptions_create();
     /* It may overflow: a strict one turns pressure into errors of reading. */
     rocksdb_lru_cache_options_t *lru = rocksdb_lru_cache_options_create();
     rocksdb_lru_cache_options_set_capacity(lru, blocks);
-    rocksdb_lru_cache_options_set_num_shard_bits(lru, 2); /* an index block must fit into one */
+    rocksdb_lru_cache_options_set_num_shard_bits(lru, 0); /* the indexes of large files are large */
     s->cache = rocksdb_cache_create_lru_opts(lru);
     rocksdb_lru_cache_options_destroy(lru);
     memory_join(&s->blocks, "blocks", blocks);
@@ -68,6 +74,7 @@ int database_options(mr_store *s)
     rocksdb_block_based_table_options_t *table = rocksdb_block_based_options_create();
     rocksdb_block_based_options_set_block_cache(table, s->cache);
     rocksdb_block_based_options_set_block_size(table, 4 << 10);
+    rocksdb_block_based_options_set_index_block_restart_interval(table, 8);
     rocksdb_block_based_options_set_format_version(table, 5);
     rocksdb_block_based_options_set_cache_index_and_filter_blocks(table, 1);
     rocksdb_block_based_options_set_filter_policy(table, rocksdb_filterpolicy_create_bloom_full(10));
@@ -204,60 +211,6 @@ void store_database_close(mr_store *s)
     pthread_rwlock_unlock(&s->using);
 }
 
-/* The number of the file that RocksDB misses, by its message; 0: that is not what it says. */
-static uint64_t missing_file(const char *message)
-{
-    const char *end = strstr(message, ".ldb");
-    if (!end || !strstr(message, "No such file"))
-        return 0;
-    while (end > message && end[-1] >= '0' && end[-1] <= '9')
-        end--;
-    return strtoull(end, NULL, 10);
-}
-
-static int rescue_path(const mr_store *s, char path[PATH_SIZE], uint64_t number)
-{
-    return path_make(path, "%s/%s/%06" PRIu64 ".sst", s->dir, s->last.database, number);
-}
-
-/* When the syncing of its manifest fails, RocksDB removes the files of an ingest, though the
- * manifest may name them already: such a database does not open. The files are still in staging.
- * They had consecutive numbers in the database, of which one is known, so that there are as many
- * ways to put them back as there are files; the manifest tells by their sizes which one is
- * right. Opens the database read-only; -1 with the message as it was. */
-static int database_rescue(const mr_store *s, const char *path, database *d, commit_mark *log)
-{
-    char why[1024], from[PATH_SIZE], to[PATH_SIZE];
-    snprintf(why, sizeof why, "%s", mr_error());
-    uint64_t missing = missing_file(why), n = 0;
-    while (
-        missing &&
-        !path_make(from, "%s/staging/%" PRIu64 "-%" PRIu64 ".sst", s->dir, s->last.number + 1, n) &&
-        !access(from, R_OK))
-        n++;
-    for (uint64_t first = missing >= n ? missing - n + 1 : 1; n && first <= missing; first++) {
-        uint64_t linked = 0;
-        for (; linked < n; linked++)
-            if (path_make(from, "%s/staging/%" PRIu64 "-%" PRIu64 ".sst", s->dir,
-                          s->last.number + 1, linked) ||
-                rescue_path(s, to, first + linked) || link(from, to))
-                break;
-        int bad = linked < n || database_open(s, path, MR_STORE_READ, d, log);
-        if (!bad && log->number == s->last.number + 1) {
-            if (!tree_sync(path))
-                return 0;
-            database_close(d); /* the links stay */
-            return -1;
-        }
-        if (!bad)
-            database_close(d);
-        while (linked--)
-            if (!rescue_path(s, to, first + linked))
-                unlink(to);
-    }
-    return fail("%s", why);
-}
-
 static int database_open_writing(mr_store *s)
 {
     char path[PATH_SIZE];
@@ -270,7 +223,9 @@ static int database_open_writing(mr_store *s)
         return fail("store %s: the database %s, which COMMIT names, is missing. Restore the "
                     "directory from a copy",
                     s->dir, s->last.database);
-    if (database_open(s, path, MR_STORE_READ, &d, &seen) && database_rescue(s, path, &d, &seen))
+    if (database_open(s, path, MR_STORE_READ, &d, &seen) &&
+        database_rescue_files(s, path, &d, &seen) &&
+        database_rescue_tail(s, path, 1, &d, &seen))
         return -1;
     int bad = database_check(s, d, &s->last, &seen);
     database_close(&d);

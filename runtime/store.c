@@ -181,6 +181,7 @@ static int open_writing(mr_store *s)
     if (commit_file_read(s->dir, &s->last) || store_database_open(s))
         return -1;
     if (s->ahead.number) {
+        commit_repair(s);
         if (commit_file_write(s->dir, &s->ahead))
             return -1;
         s->last = s->ahead;
@@ -198,7 +199,8 @@ static int open_reading_once(mr_store *s)
     if (commit_file_read(s->dir, &before) || path_make(path, "%s/%s", s->dir, before.database))
         return -1;
     database d;
-    int bad = database_open(s, path, s->mode, &d, &log);
+    int bad = database_open(s, path, s->mode, &d, &log) &&
+              (lock_held(s->dir) > 0 || database_rescue_tail(s, path, 0, &d, &log));
     if (commit_file_read(s->dir, &now)) {
         database_close(&d);
         return -1;

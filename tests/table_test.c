@@ -263,11 +263,12 @@ static void child_ages(void)
 
 static void expiry_kill_test(uint64_t seed)
 {
+    enum { KILLS = 100 };
     int before = failures;
-    uint64_t at_step[12], n = 0, most = 0;
-    char digest[12][33], now[33];
+    uint64_t at_step[KILLS], n = 0, most = 0;
+    char digest[KILLS][33], now[33];
     must(!tree_remove(at("killed")) && !tree_remove(at("whole")), "remove");
-    for (uint64_t k = 0; k < 12; k++) {
+    for (uint64_t k = 0; k < KILLS && (k < 12 || most <= 20); k++) {
         pid_t pid = fork();
         if (!pid) {
             execl("/proc/self/exe", "table_test", "ages", root, NULL);
