@@ -53,6 +53,14 @@ void admission_free(admission *a)
     memory_free(a);
 }
 
+void admission_clear(admission *a)
+{
+    if (!a->len)
+        return;
+    memset(a->bytes, 0, a->len);
+    memset(a->changed, 0, a->len / FILTER_PAGE);
+}
+
 /* The i-th counter of a key, numbered through all parts. */
 static size_t counter_at(const admission *a, unsigned part, uint64_t hash, int i)
 {

@@ -20,6 +20,8 @@ typedef struct admission {
 
 admission *admission_new(const mr_admission *options, uint64_t seed);
 void admission_free(admission *a);
+/* Forgets all sightings, before those of another state are loaded. */
+void admission_clear(admission *a);
 
 /* Counts a sighting of the key of a hash and returns how often it has been seen, at most 15. It never
  * tells too few. */

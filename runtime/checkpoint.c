@@ -67,8 +67,7 @@ int kept_clean(const mr_store *s)
     return bad;
 }
 
-/* What the store's last commit is must be known before it is copied. */
-static int state_settle(mr_store *s)
+int state_settle(mr_store *s)
 {
     if (s->preparing)
         return fail("store %s: a commit is under way", s->dir);
@@ -153,12 +152,14 @@ int mr_store_restore(mr_store *s, const char *name)
         path_make(before, "%s/%s", s->dir, s->last.database) ||
         path_make(path, "%s/%s", s->dir, number_text))
         return -1;
+    store_states_forget(s); /* compactions of the other state would go by those of this one */
     int bad = restored_open(s, kept, path, &d, &mark);
     memcpy(mark.database, number_text, sizeof number_text);
     if (bad || commit_file_write(s->dir, &mark)) {
         char why[900];
         snprintf(why, sizeof why, "%s", mr_error());
         database_close(&d);
+        store_states_read(s);
         /* COMMIT may name it, if only the syncing failed: then the next opening decides. */
         commit_mark now;
         if (!commit_file_read(s->dir, &now) && strcmp(now.database, number_text))

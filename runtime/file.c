@@ -210,6 +210,15 @@ int file_copy(const char *from, const char *to)
     return bad;
 }
 
+int file_link(const char *from, const char *to)
+{
+    if (!link(from, to))
+        return 0;
+    if (errno == EXDEV || errno == EPERM || errno == EMLINK || errno == EOPNOTSUPP)
+        return file_copy(from, to);
+    return fail("%s: could not be linked: %s", from, strerror(errno));
+}
+
 int tree_copy(const char *from, const char *to, const char *shared)
 {
     if (mkdir(to, 0777))
@@ -229,10 +238,7 @@ int tree_copy(const char *from, const char *to, const char *shared)
         } else if (S_ISREG(st.st_mode)) {
             size_t len = strlen(e->d_name), end = strlen(shared);
             int linked = len >= end && !strcmp(e->d_name + len - end, shared);
-            if (!linked)
-                bad = file_copy(source, target);
-            else if (link(source, target))
-                bad = fail("%s: could not be linked: %s", source, strerror(errno));
+            bad = linked ? file_link(source, target) : file_copy(source, target);
         }
     }
     closedir(d);

@@ -41,6 +41,10 @@ int tree_remove(const char *path);
 /* Syncs every file and directory below a path, and the path itself. */
 int tree_sync(const char *path);
 
+/* Links a file, or copies it where it cannot be linked, as across file systems. */
+int file_link(const char *from, const char *to);
+int file_copy(const char *from, const char *to);
+
 /* Makes `to`, a directory with the files of `from` (not its directories): those whose names end
  * with `shared` are linked, the others copied. Not synced. */
 int tree_copy(const char *from, const char *to, const char *shared);

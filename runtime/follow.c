@@ -26,30 +26,41 @@ void follow_end(mr_store *s)
     *s->secondary = 0;
 }
 
+/* Reads the manifest on: 0 the store is at a newer commit, 1 another way must be taken. */
+static int catch_up(mr_store *s, commit_mark now)
+{
+    commit_mark log = {0, 0, 0, ""}, later;
+    char *message = NULL;
+    pthread_rwlock_wrlock(&s->using);
+    rocksdb_try_catch_up_with_primary(s->base.db, &message);
+    int bad =
+        message || database_log(s, s->base, UINT64_MAX, &log) || commit_file_read(s->dir, &later);
+    if (!bad && !strcmp(later.database, now.database) && later.number <= log.number)
+        now = later; /* commits made meanwhile are no damage */
+    bad = bad || database_check(s, s->base, &now, &log);
+    if (bad) /* it may have come half the way: nothing may be read from it */
+        database_close(&s->base);
+    pthread_rwlock_unlock(&s->using);
+    rocksdb_free(message);
+    if (bad)
+        return 1;
+    memcpy(log.database, now.database, sizeof log.database);
+    s->last = log;
+    return 0;
+}
+
 int mr_store_follow(mr_store *s)
 {
-    commit_mark now, log = {0, 0, 0, ""};
-    char *message = NULL;
+    commit_mark now;
     if (s->mode != MR_STORE_FOLLOW)
         return fail("store %s: was not opened to follow it", s->dir);
     if (commit_file_read(s->dir, &now))
         return -1;
-    int same = !strcmp(now.database, s->last.database);
+    int same = s->base.db && !strcmp(now.database, s->last.database);
     if (same && now.number <= s->last.number)
         return 0;
-    if (same && s->base.db) {
-        pthread_rwlock_wrlock(&s->using);
-        rocksdb_try_catch_up_with_primary(s->base.db, &message);
-        int bad = message || database_log(s, s->base, UINT64_MAX, &log) ||
-                  database_check(s, s->base, &now, &log);
-        pthread_rwlock_unlock(&s->using);
-        rocksdb_free(message);
-        if (!bad) {
-            memcpy(log.database, now.database, sizeof log.database);
-            s->last = log;
-            return store_states_read(s) ? -1 : 1;
-        }
-    }
-    /* another database, or one that went on meanwhile: it is opened anew */
-    return store_open_reading(s) || store_states_read(s) ? -1 : 1;
+    /* another database, or one that cannot be read on, is opened anew */
+    if (!(same && !catch_up(s, now)) && store_open_reading(s))
+        return -1;
+    return store_states_read(s) ? -1 : 1;
 }

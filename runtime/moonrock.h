@@ -418,6 +418,36 @@ void mr_commit_time(mr_store *s, double seconds);
 int mr_store_checkpoint(mr_store *s, const char *name);
 int mr_store_restore(mr_store *s, const char *name);
 
+/* What a row is worth: the step of its last update, its updates, its norm, or its score. */
+typedef enum mr_worth { MR_BY_STEP, MR_BY_COUNT, MR_BY_NORM, MR_BY_SCORE } mr_worth;
+
+/* Which rows of a table are dropped: those below a minimum (0: there is none), and then those that are
+ * worth least, until max_rows are left; of those worth the same, the ones of larger keys. Expired rows
+ * do not count. */
+typedef struct mr_shrink {
+    mr_table *table;
+    double min_count; /* updates of the column, or of the one that has most */
+    double min_norm; /* L2 norm of the column's weights, or of the widest's; 0 where it is absent */
+    double min_score; /* count 0.5^((step of the last commit - step of the row) / half_life) */
+    double half_life; /* steps */
+    double max_rows;  /* -1: any number */
+    double forget;  /* drops of this step and before will not be asked for any more; -1: as it is */
+    int32_t by;     /* mr_worth, for max_rows */
+    int32_t column; /* by its number; -1: see above */
+    double rows, dropped; /* set: rows there were, and how many of them are dropped */
+} mr_shrink;
+
+/* Drops rows of n tables, which are given in the order of their numbers, in one commit at the step of the
+ * last one. Everything must be committed, and no lookup in use. A key that was dropped is a new one when
+ * it is seen again. A crash or failure leaves the state before or after. dry_run only counts, in any
+ * mode, by what the last commit holds. */
+int mr_store_shrink(mr_store *s, mr_shrink *what, size_t n, int dry_run);
+
+/* Copies the last committed state and what is kept, by hard links where it can, to a directory that must
+ * not exist: a store of its own. A reader copies what is the last commit by then, while another process
+ * goes on to write. A crash leaves no part of a copy under that name. */
+int mr_store_copy(mr_store *s, const char *dir);
+
 /* XXH3-128 of all rows and named records, in the order of keys: 32 digits and a zero. */
 int mr_store_digest(mr_store *s, char *hex);
 

@@ -63,6 +63,8 @@ static int row_begin(const push *p, shard *s, row *r)
 {
     if (r->step > p->t->durable && cut_keep(p->t, s, r, p->step))
         return -1;
+    if (row_expired(p->t, r)) /* since it was looked up: a commit came in between */
+        row_fresh(p->t, r->key, r);
     s->dirty[s->dirty_n++] = r;
     s->created += r->step == 0;
     return 0;

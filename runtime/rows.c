@@ -169,9 +169,16 @@ static int read_state(void *context, const char *key, size_t key_len, const char
     return 0;
 }
 
+void store_states_forget(mr_store *s)
+{
+    for (int i = 0; i < TABLES_MAX; i++)
+        s->expired[i] = s->forgotten[i] = 0;
+}
+
 int store_states_read(mr_store *s)
 {
     char from[] = "\1table/", to[] = "\1table0";
+    store_states_forget(s);
     return store_scan(s, "the records of tables could not be read", from, to, 7, read_state, s);
 }
 

@@ -75,8 +75,7 @@ static int lock_held(const char *dir)
 
 /* ---- making ---- */
 
-/* Removes what creations of this directory left behind whose process is gone. */
-static void creations_clean(const char *dir)
+void creations_clean(const char *dir)
 {
     char parent[PATH_SIZE], prefix[PATH_SIZE], path[PATH_SIZE];
     path_parent(dir, parent);

@@ -107,7 +107,7 @@ struct mr_store {
     double clock;      /* seconds since 1970 that the next commit is made at; 0: now */
     commit *preparing; /* from mr_commit_begin to its end */
     commit *behind;    /* being written */
-    char secondary[64]; /* the directory of a following reader's own files; "" of others */
+    char secondary[512]; /* the directory of a following reader's own files; "" of others */
 };
 
 /* ---- commit_file.c ---- */
@@ -150,6 +150,8 @@ int database_rescue_tail(const mr_store *s, const char *path, int writes, databa
 
 /* Opens the database that COMMIT names, as the writer goes on, in the place of the one in use. */
 int store_open_reading(mr_store *s);
+/* Removes what creations of this directory, and copies to it, left behind whose process is gone. */
+void creations_clean(const char *dir);
 /* A following reader's own directory. */
 int follow_begin(mr_store *s);
 void follow_end(mr_store *s);
@@ -191,14 +193,18 @@ int store_scan_table(mr_store *s, const char *doing, int prefix, uint32_t table,
 void row_key(char to[ROW_KEY], int prefix, uint32_t table, uint64_t key);
 uint64_t big_endian(const char *p);
 
-/* What the last commit says of expiry and drops. */
+/* What the last commit says of expiry and drops; and forgetting it, so that no compaction goes by it. */
 int store_states_read(mr_store *s);
+void store_states_forget(mr_store *s);
 
 /* The table_state of a record's value; -1 after fail(). */
 int table_state_read(const mr_store *s, const char *name, const void *bytes, size_t len,
                      table_state *state);
 
-/* ---- checkpoint.c ---- */
+/* ---- checkpoint.c, copy.c ---- */
+
+/* What the store's last commit is must be known before it is copied. */
+int state_settle(mr_store *s);
 
 /* Removes kept states that a newer one of their name replaces. */
 int kept_clean(const mr_store *s);

@@ -197,6 +197,8 @@ void mr_table_clear(mr_table *t)
     t->durable = t->cut_step = t->expired = 0;
     t->kept = 0;
     t->resident = 1;
+    if (t->admission)
+        admission_clear(t->admission);
 }
 
 /* ---- what the store keeps beside the rows ---- */
@@ -232,6 +234,8 @@ uint64_t table_ttl(const mr_table *t)
 
 void table_expire(mr_table *t, uint64_t step, uint64_t commit)
 {
+    if (step > t->expired)
+        plans_drop(t); /* they may hold rows that expire now */
     t->expired = MAX(t->expired, step);
     t->expiry_commit = commit;
 }

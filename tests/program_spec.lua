@@ -163,6 +163,10 @@ describe("wrong usage", function()
     { { "learn", "fm", "--store", "x" }, "--source" },
     { { "learn", "fm", "--store", "x", "--source", "-", "--follow" }, "--follow is for files" },
     { { "info", "--store", "x", "y" }, "too many arguments" },
+    { { "shrink", "--store", "x" }, "--max-rows, --forget is missing" },
+    { { "shrink", "--store", "x", "--max-rows", "5", "--by", "nrom" }, "did you mean norm?" },
+    { { "shrink", "--store", "x", "--min-score", "1" }, "a score needs --half-life STEPS" },
+    { { "checkpoint", "--store", "x" }, "--out" },
   }
   for _, case in ipairs(cases) do
     it(("`moonrock %s` is one line that says so, with status 2"):format(table.concat(case[1], " ")), function()
@@ -232,12 +236,12 @@ describe("help", function()
   it("lists the commands", function()
     local status, out = moonrock("--help")
     assert.equal(0, status)
-    for _, command in ipairs { "train", "eval", "predict", "learn", "info" } do
+    for _, command in ipairs { "train", "eval", "predict", "learn", "info", "shrink", "checkpoint" } do
       assert.truthy(out:find("\n  " .. command .. " ", 1, true), command)
     end
   end)
 
-  for _, command in ipairs { "train", "eval", "predict", "learn", "info" } do
+  for _, command in ipairs { "train", "eval", "predict", "learn", "info", "shrink", "checkpoint" } do
     it("of " .. command .. " goes to standard output with status 0", function()
       local status, out, err = moonrock(command, "--help")
       assert.equal(0, status)

@@ -4,7 +4,7 @@
 local argparse = require "argparse"
 local options = require "moonrock.cli.options"
 
-local COMMANDS = { "train", "eval", "predict", "learn", "info" }
+local COMMANDS = { "train", "eval", "predict", "learn", "info", "shrink", "checkpoint" }
 
 local cli = { commands = {} }
 for _, name in ipairs(COMMANDS) do cli.commands[name] = true end
@@ -48,6 +48,9 @@ Commands:
   learn MODEL --source FILE --store DIR
                              learn from a stream: score each batch, then learn from it
   info --store DIR           what a store holds
+  shrink --store DIR         drop the rows that are worth least
+  checkpoint --store DIR --out DIR
+                             copy a store, also while it is trained
 
 moonrock COMMAND --help explains the options. MODEL is one of %s, or a Lua file.
 

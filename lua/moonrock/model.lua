@@ -7,6 +7,7 @@ local err = require "moonrock.error"
 local layout = require "moonrock.layout"
 local optim = require "moonrock.optim"
 local Param = require "moonrock.param"
+local shrink = require "moonrock.shrink"
 local source = require "moonrock.source"
 local Store = require "moonrock.store"
 local Table = require "moonrock.table"
@@ -21,7 +22,7 @@ Definition.__index = Definition
 -- Options that are the runtime's; all others are handed to the model's own function as `opt`.
 local OWN = { store = true, schema = true, seed = true, threads = true, memory = true,
   read_only = true, commit_every = true, commit_seconds = true, data = true, on_notice = true,
-  allow_drop = true, clock = true, cold = true }
+  follow = true, allow_drop = true, clock = true, cold = true }
 
 -- Options of the model's tables, which a store keeps.
 local ROW_OPTIONS = { "ttl", "admit", "max_rows" }
@@ -88,7 +89,7 @@ local function plain(options)
 end
 
 --- Makes the model: opens its store, or keeps it in memory without one.
----@param options table|nil store, schema, seed, threads, read_only, commit_seconds, commit_every,
+---@param options table|nil store, schema, seed, threads, read_only, follow, commit_seconds, commit_every,
 --- lr, optim, and the model's own
 ---@return table model
 function Definition:__call(options)
@@ -106,19 +107,20 @@ function Definition:__call(options)
     name = self.name, definition = self, opt = opt, schema = options.schema,
     data = options.data or options.schema,
     seed = options.seed or SEED, step_number = 0, tables = {}, params = {}, by_name = {},
-    training = not options.read_only, position = ffi.new("mr_position"), fit = {},
+    read_only = options.read_only or options.follow, position = ffi.new("mr_position"), fit = {},
     clock = options.clock, cold = options.cold, lr_factor = 1, commit_every = options.commit_every,
     commit_seconds = options.commit_seconds or COMMIT_SECONDS, batches_since = 0,
     loss_name = self.settings.loss or "bce",
   }, Model)
+  m.training = not m.read_only
   if options.store then
-    m.store = Store.open(options.store, options.read_only and "read" or "create")
+    m.store = Store.open(options.store, options.follow and "follow" or m.read_only and "read" or "create")
     m.directory = options.store
   end
   local ok, problem = pcall(function()
     if m.store then
-      local kept = m.store:get("model")
-      m.kept = kept and json.decode(kept)
+      m.kept_text = m.store:get("model")
+      m.kept = m.kept_text and json.decode(m.kept_text)
       if m.kept and options.seed == nil then m.seed = m.kept.seed end
       for _, name in ipairs(m.kept and ROW_OPTIONS or {}) do -- those of the store go on to hold
         if opt[name] == nil then opt[name] = (m.kept.options or {})[name] end
@@ -138,6 +140,7 @@ function Definition:__call(options)
       err.raise("model %s: its function returned %s, expected a function of a batch", self.name,
         type(m.forward))
     end
+    m.limits = shrink.limits(m)
     m.train_tape = tape.new { seed = m.seed }
     m.eval_tape = tape.new { seed = m.seed }
     local floor, limit = C.mr_memory_floor(), C.mr_memory_limit()
@@ -208,7 +211,7 @@ end
 function Model:resume(options)
   local kept = self.kept
   if not kept then
-    if options.read_only then
+    if self.read_only then
       err.raise("store %s: holds no model", self.directory)
     end
     for _, t in ipairs(self.tables) do self.store:load(t) end
@@ -236,7 +239,7 @@ function Model:resume(options)
   if self.schema and kept.schema and kept.schema.statistics then
     self.schema:restore(kept.schema.statistics)
   end
-  if not options.read_only and kept.source and self.definition.source.text
+  if not self.read_only and kept.source and self.definition.source.text
     and kept.source ~= self.definition.source.text then
     self.edited = true
     if options.on_notice then
@@ -267,6 +270,7 @@ function Model:load()
   self.fit = state.fit or {}
   self.watch_bytes = self.store:get("watch")
   self:scale_lr(state.lr_factor or 1)
+  if self.limits and not self.read_only then shrink.enforce(self, self.limits) end
 end
 
 --- Multiplies every learning rate by a factor of the one it was made with.
@@ -336,6 +340,7 @@ function Model:step()
     ffi.copy(self.position, batch.c.position, 16)
   end
   self.batches_since = self.batches_since + 1
+  if self.limits then shrink.enforce(self, self.limits) end
   if self.store and not self.manual_commits and self:commit_due() then self:commit_behind() end
 end
 
@@ -477,6 +482,37 @@ end
 function Model:restore(name)
   self.store:restore(name)
   self:load()
+end
+
+Model.shrink = shrink.run
+
+--- A copy of the store, by hard links where it can: a store of its own, in a directory that is not
+--- there yet. What was not committed is committed first.
+---@param dir string
+function Model:checkpoint(dir)
+  if not self.store then err.raise("model %s: it has no store to copy", self.name) end
+  if self.batches_since > 0 and not self.read_only then self:commit() end
+  self.store:copy(dir)
+end
+
+--- Goes on to the last commit of the process that trains, in a model opened with `follow = true`.
+---@return boolean newer whether there was one
+function Model:refresh()
+  if not self.store then err.raise("model %s: it has no store to follow", self.name) end
+  if not self.store:follow() and not self.stale then return false end
+  self.stale = true -- until all is loaded
+  self.eval_tape:reset()
+  local directory = self.directory
+  local function changed()
+    err.raise("store %s: the description of its model changed; reopen it", directory)
+  end
+  if self.store:get("model") ~= self.kept_text then
+    self.forward = changed
+    changed()
+  end
+  self:load()
+  self.stale = nil
+  return true
 end
 
 -- Where the memory goes: bytes held by and promised to each part; the rest of what is resident is the

@@ -149,7 +149,7 @@ end
 
 --- The model of a store, from the store alone.
 ---@param dir string
----@param options table|nil read_only (true by default), threads, ...
+---@param options table|nil read_only (true by default), follow, threads, ...
 ---@return table model
 function source.reopen(dir, options)
   local json = require "dkjson"

@@ -6,11 +6,13 @@ local err = require "moonrock.error"
 local Store = {}
 Store.__index = Store
 
-local MODES = { read = C.MR_STORE_READ, write = C.MR_STORE_WRITE, create = C.MR_STORE_CREATE }
+local MODES = { read = C.MR_STORE_READ, write = C.MR_STORE_WRITE, create = C.MR_STORE_CREATE,
+  follow = C.MR_STORE_FOLLOW }
 
 --- Opens a directory.
 ---@param dir string
----@param mode "read"|"write"|"create" create: made if it is not there; read: others may write
+---@param mode "read"|"write"|"create"|"follow" create: made if it is not there; read, follow: others
+--- may write
 function Store.open(dir, mode)
   local c = err.check(C.mr_store_open(dir, MODES[mode]))
   return setmetatable({ c = ffi.gc(c, C.mr_store_close), dir = dir }, Store)
@@ -74,6 +76,13 @@ function Store:checkpoint(name) err.check(C.mr_store_checkpoint(self.c, name)) e
 
 --- Makes the state kept as `name` the store's.
 function Store:restore(name) err.check(C.mr_store_restore(self.c, name)) end
+
+--- Copies the store, by hard links where it can, to a directory that is not there yet.
+function Store:copy(dir) err.check(C.mr_store_copy(self.c, dir)) end
+
+--- Goes on to the last commit, in a store opened to follow it: whether there is a newer one.
+---@return boolean
+function Store:follow() return err.check(C.mr_store_follow(self.c)) == 1 end
 
 --- Hash of all rows and state, in hexadecimal.
 function Store:digest()

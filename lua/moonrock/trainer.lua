@@ -160,8 +160,8 @@ function trainer.fit(model, options)
       local value = loss:value()
       loss:backward()
       if o.on_batch then o.on_batch(batch, value, batches) end
-      model:step()
       run.loss, run.rows = run.loss + value * n, run.rows + n
+      model:step() -- which may commit
       if last then
         epoch_end(C.mr_clock() - epoch_began)
         if run.finished then break end

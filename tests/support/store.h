@@ -39,7 +39,7 @@ static mr_table *table_make(void)
     return t;
 }
 
-static void push(mr_table *t, const uint64_t *keys, int n, uint64_t step)
+static inline void push(mr_table *t, const uint64_t *keys, int n, uint64_t step)
 {
     uint32_t *offsets = memory_new((size_t)(n + 1) * 4);
     for (int i = 0; i <= n; i++)
