@@ -2,8 +2,8 @@
 #ifndef MR_BASE_H
 #define MR_BASE_H
 
-#include <stddef.h>
 #include <pthread.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "moonrock.h"

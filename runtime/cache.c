@@ -10,8 +10,8 @@
 
 enum {
     INDEX_FIRST = 64,
-    SLAB_STEP = 64 << 10, /* bytes that a shard's rows first grow by */
-    SLAB_HUGE = 2 << 20,  /* and from there on */
+    SLAB_STEP = 64 << 10,   /* bytes that a shard's rows first grow by */
+    SLAB_HUGE = 2 << 20,    /* and from there on */
     SLAB_SMALL = 256 << 10, /* when the budget has no more left */
     RETRY = 1024,           /* evictions until the budget is asked again */
     LOOK = 8                /* rows between the hand and what it prefetches */

@@ -17,12 +17,12 @@
 #include "store.h"
 
 enum {
-    CHUNK = 64,               /* rows that are encoded at once */
-    LEVEL0_SLOW = 24,         /* files in level 0, from which on commits wait for compaction */
-    LEVEL0_WAIT_MS = 20000,   /* at most so long: later ones are slower to read, no more */
-    NAME_MOST = 1000,         /* characters of a record's name */
-    KEEP_MOST = 8 << 20,      /* bytes of a file that is copied before an ingest */
-    READ_ENDS = 256 << 10     /* bytes that are read at both ends of a file before it */
+    CHUNK = 64,             /* rows that are encoded at once */
+    LEVEL0_SLOW = 24,       /* files in level 0, from which on commits wait for compaction */
+    LEVEL0_WAIT_MS = 20000, /* at most so long: later ones are slower to read, no more */
+    NAME_MOST = 1000,       /* characters of a record's name */
+    KEEP_MOST = 8 << 20,    /* bytes of a file that is copied before an ingest */
+    READ_ENDS = 256 << 10   /* bytes that are read at both ends of a file before it */
 };
 
 /* ---- putting one together ---- */
@@ -104,7 +104,8 @@ int mr_commit_remove(mr_store *s, const char *name)
 }
 
 /* Collects the names of a table's filter pages. */
-static int page_remove(void *context, const char *key, size_t key_len, const char *value, size_t len)
+static int page_remove(void *context, const char *key, size_t key_len, const char *value,
+                       size_t len)
 {
     char name[400];
     (void)value, (void)len;
@@ -118,7 +119,8 @@ int mr_commit_drop_table(mr_store *s, const char *name, uint32_t table)
     int len = snprintf(from, sizeof from, "%cfilter/%.200s/", PREFIX_STATE, name);
     memcpy(to, from, (size_t)len + 1);
     to[len - 1]++;
-    if (store_scan(s, "the admission filter could not be read", from, to, (size_t)len, page_remove, s))
+    if (store_scan(s, "the admission filter could not be read", from, to, (size_t)len, page_remove,
+                   s))
         return -1;
     snprintf(from, sizeof from, "table/%.200s", name);
     rows_file *f = mr_commit_remove(s, from) ? NULL : rows_file_new(s);
@@ -482,8 +484,8 @@ static int files_seen(const commit *c)
         char *message = NULL;
         size_t len = 0;
         char *found = rocksdb_get(s->base.db, s->read, w->key, w->key_len, &len, &message);
-        good = !message && (w->bytes ? found && len == w->len && !memcmp(found, w->bytes, len)
-                                     : !found);
+        good = !message &&
+               (w->bytes ? found && len == w->len && !memcmp(found, w->bytes, len) : !found);
         rocksdb_free(message);
         rocksdb_free(found);
     }
@@ -523,8 +525,7 @@ static int files_ingest(commit *c)
                         why);
         int again = files_again(c);
         if (again)
-            return again < 0 ? -1
-                             : fail("store %s: the commit could not be made: %s", s->dir, why);
+            return again < 0 ? -1 : fail("store %s: the commit could not be made: %s", s->dir, why);
     }
 }
 

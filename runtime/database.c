@@ -14,7 +14,7 @@
 
 enum {
     MIB = 1 << 20,
-    LOG_NOTHING = 6, /* above all levels */
+    LOG_NOTHING = 6,  /* above all levels */
     BLOCKS_LEAST = 3, /* MiB */
     BLOCKS_MOST = 512
 };
@@ -29,8 +29,8 @@ int database_fail(const mr_store *s, const char *doing, char *message)
 /* Rows that expired and drops that are not asked for any more, as the last durable commit has it: a
  * compaction leaves them out. */
 static unsigned char filter_drops(void *state, int level, const char *key, size_t key_len,
-                                  const char *value, size_t len, char **new_value,
-                                  size_t *new_len, unsigned char *changed)
+                                  const char *value, size_t len, char **new_value, size_t *new_len,
+                                  unsigned char *changed)
 {
     const mr_store *s = state;
     uint32_t table;
@@ -77,7 +77,8 @@ int database_options(mr_store *s)
     rocksdb_block_based_options_set_index_block_restart_interval(table, 8);
     rocksdb_block_based_options_set_format_version(table, 5);
     rocksdb_block_based_options_set_cache_index_and_filter_blocks(table, 1);
-    rocksdb_block_based_options_set_filter_policy(table, rocksdb_filterpolicy_create_bloom_full(10));
+    rocksdb_block_based_options_set_filter_policy(table,
+                                                  rocksdb_filterpolicy_create_bloom_full(10));
     rocksdb_options_set_block_based_table_factory(o, table);
     rocksdb_block_based_options_destroy(table);
     /* Floats hardly compress, and writing is bound by the processor. */
@@ -135,8 +136,7 @@ int database_log(const mr_store *s, database d, uint64_t number, commit_mark *ma
     return !found;
 }
 
-int database_check(const mr_store *s, database d, const commit_mark *mark,
-                   const commit_mark *log)
+int database_check(const mr_store *s, database d, const commit_mark *mark, const commit_mark *log)
 {
     if (log->number < mark->number)
         return fail("store %s: the database %s is damaged: its manifest leads to commit %" PRIu64
@@ -224,8 +224,7 @@ static int database_open_writing(mr_store *s)
                     "directory from a copy",
                     s->dir, s->last.database);
     if (database_open(s, path, MR_STORE_READ, &d, &seen) &&
-        database_rescue_files(s, path, &d, &seen) &&
-        database_rescue_tail(s, path, 1, &d, &seen))
+        database_rescue_files(s, path, &d, &seen) && database_rescue_tail(s, path, 1, &d, &seen))
         return -1;
     int bad = database_check(s, d, &s->last, &seen);
     database_close(&d);

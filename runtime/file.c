@@ -137,7 +137,8 @@ int64_t file_ends(const char *path, size_t len)
     char block[16384];
     for (size_t at = 0; !bad && at < len && (off_t)at < size; at += sizeof block)
         bad = pread(fd, block, sizeof block, (off_t)at) < 0 ||
-              pread(fd, block, sizeof block, size > (off_t)len ? size - (off_t)len + (off_t)at : 0) < 0;
+              pread(fd, block, sizeof block,
+                    size > (off_t)len ? size - (off_t)len + (off_t)at : 0) < 0;
     int why = errno;
     close(fd);
     return bad ? fail("%s: could not be read: %s", path, strerror(why)) : size;

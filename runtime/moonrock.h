@@ -96,8 +96,8 @@ typedef struct mr_batch {
     const float *label;      /* [n], or NULL: the data has none */
     const float *weight;     /* [n], or NULL: all are 1 */
     mr_position position;    /* after this batch */
-    uint64_t number;         /* of all batches that readers of this process made, from 1; 0: of none */
-    const uint8_t *bad;      /* [n], 1: a line that could not be read, kept as an empty sample
+    uint64_t number;    /* of all batches that readers of this process made, from 1; 0: of none */
+    const uint8_t *bad; /* [n], 1: a line that could not be read, kept as an empty sample
                                 with a NaN for label; or NULL: there are none */
 } mr_batch;
 
@@ -400,7 +400,7 @@ int mr_store_load(mr_store *s, mr_table *t);
 int mr_commit_begin(mr_store *s);
 int mr_commit_put(mr_store *s, const char *name, const void *bytes, size_t len); /* copied */
 int mr_commit_table(mr_store *s, mr_table *t);
-int mr_commit_remove(mr_store *s, const char *name);                    /* a named record */
+int mr_commit_remove(mr_store *s, const char *name);                     /* a named record */
 int mr_commit_drop_table(mr_store *s, const char *name, uint32_t table); /* with all its rows */
 int mr_commit_end(mr_store *s, uint64_t step);
 int mr_commit_behind(mr_store *s, uint64_t step);

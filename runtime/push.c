@@ -127,9 +127,8 @@ static void push_shard(void *context, size_t number)
         if (l) {
             if (u + PUSH_AHEAD < to)
                 row_prefetch(t, l->row[u + PUSH_AHEAD]);
-            p->failed[number] |=
-                row_update(p, s, l->row[u], (const float *)l->grad + (size_t)u * t->grad_width,
-                           l->touched);
+            p->failed[number] |= row_update(
+                p, s, l->row[u], (const float *)l->grad + (size_t)u * t->grad_width, l->touched);
         } else {
             const merged_row *m = &t->merged[u];
             if (u + PUSH_AHEAD < to)

@@ -36,8 +36,8 @@ int mr_table_layout(mr_table *t, int number, const mr_kept_column *columns, size
         for (uint32_t k = 0; k < t->columns; k++)
             if (!strcmp(t->column[k].name, columns[i].name) && t->column[k].dim == c->dim) {
                 c->to = (int)k;
-                c->keep = t->column[k].optim.kind == columns[i].kind &&
-                          t->column[k].state == c->state;
+                c->keep =
+                    t->column[k].optim.kind == columns[i].kind && t->column[k].state == c->state;
             }
     }
     return 0;
@@ -84,9 +84,10 @@ size_t table_encode(const mr_table *t, const void *stored, uint8_t *record)
 
 static int record_fail(const mr_table *t, uint64_t key, size_t len, unsigned number)
 {
-    return fail("table %s: the record of key %llu, %zu bytes of layout %u, is damaged or of another "
-                "model",
-                t->name, (unsigned long long)key, len, number);
+    return fail(
+        "table %s: the record of key %llu, %zu bytes of layout %u, is damaged or of another "
+        "model",
+        t->name, (unsigned long long)key, len, number);
 }
 
 /* The head of a record, checked against its layout; NULL after fail(). */

@@ -124,8 +124,7 @@ static int stand_in(const char *path, const char *dir, const char *name, const v
     for (struct dirent *e; d && !bad && (e = readdir(d));)
         if (strstr(e->d_name, ".sst"))
             bad = path_make(from, "%s/%s", real, e->d_name) ||
-                  path_make(to, "%s/%s", dir, e->d_name) ||
-                  (symlink(from, to) && errno != EEXIST);
+                  path_make(to, "%s/%s", dir, e->d_name) || (symlink(from, to) && errno != EEXIST);
     if (d)
         closedir(d);
     return bad ? -1 : 0;
@@ -153,7 +152,8 @@ int database_rescue_tail(const mr_store *s, const char *path, int writes, databa
     commit_mark mark;
     snprintf(dir, sizeof dir, "%s/moonrock-XXXXXX", parent && *parent ? parent : "/tmp");
     if (!strstr(why, "MANIFEST") || commit_file_read(s->dir, &mark) ||
-        manifest_path(path, manifest, name) || !(bytes = file_read(manifest, &len)) || !mkdtemp(dir))
+        manifest_path(path, manifest, name) || !(bytes = file_read(manifest, &len)) ||
+        !mkdtemp(dir))
         goto out;
     n = manifest_cuts(bytes, len, cut);
     for (size_t i = 0; i < n && !found; i++) {

@@ -69,10 +69,10 @@ int table_state_read(const mr_store *s, const char *name, const void *bytes, siz
         return fail("store %s: the record of table %s has %zu bytes, expected %zu", s->dir, name,
                     len, sizeof *state);
     memcpy(state, bytes, len);
-    return state->id < TABLES_MAX ? 0
-                                  : fail("store %s: table %s has number %" PRIu64
-                                         ", expected less than %d",
-                                         s->dir, name, state->id, TABLES_MAX);
+    return state->id < TABLES_MAX
+               ? 0
+               : fail("store %s: table %s has number %" PRIu64 ", expected less than %d", s->dir,
+                      name, state->id, TABLES_MAX);
 }
 
 /* ---- single rows ---- */
@@ -308,8 +308,7 @@ int mr_store_attach(mr_store *s, mr_table *t)
     table_state state = {.id = table_id(t)};
     snprintf(name, sizeof name, "table/%.200s", table_name(t));
     int rc = mr_store_get(s, name);
-    if (rc < 0 ||
-        (rc && table_state_read(s, table_name(t), s->value, s->value_len, &state)))
+    if (rc < 0 || (rc && table_state_read(s, table_name(t), s->value, s->value_len, &state)))
         return -1;
     if (state.id != table_id(t))
         return fail("store %s: table %s has number %" PRIu64 " there, and %u in the model", s->dir,

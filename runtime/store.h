@@ -98,15 +98,15 @@ struct mr_store {
     rocksdb_readoptions_t *read;
     rocksdb_cache_t *cache;
     rocksdb_compactionfilter_t *filter;
-    memory_client blocks, working; /* the block cache; compactions and writers of files */
+    memory_client blocks, working;          /* the block cache; compactions and writers of files */
     _Atomic uint64_t expired[TABLES_MAX];   /* what the last durable commit says, by table */
     _Atomic uint64_t forgotten[TABLES_MAX]; /* the same of drops */
-    void *value; /* of the last mr_store_get(), allocated by RocksDB */
+    void *value;                            /* of the last mr_store_get(), allocated by RocksDB */
     size_t value_len;
-    double waited;     /* seconds that commits waited for compaction */
-    double clock;      /* seconds since 1970 that the next commit is made at; 0: now */
-    commit *preparing; /* from mr_commit_begin to its end */
-    commit *behind;    /* being written */
+    double waited;       /* seconds that commits waited for compaction */
+    double clock;        /* seconds since 1970 that the next commit is made at; 0: now */
+    commit *preparing;   /* from mr_commit_begin to its end */
+    commit *behind;      /* being written */
     char secondary[512]; /* the directory of a following reader's own files; "" of others */
 };
 

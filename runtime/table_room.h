@@ -31,12 +31,12 @@ enum { SHARDS = 16, COLUMNS_MAX = 16, LAYOUTS_MAX = 64, HEAT_MAX = 3 };
 typedef struct row {
     uint64_t key;
     uint64_t step;
-    uint32_t mark;     /* its place in the list of a push that merges lookups; of a free slot: the
+    uint32_t mark; /* its place in the list of a push that merges lookups; of a free slot: the
                           next one */
-    uint32_t pin;      /* serial of the last plan that needs it; 0: of none that is left */
-    uint32_t side;     /* its copy in the shard's side buffer, if it changed while it was in a cut */
-    uint8_t heat;      /* lookups since the hand last came by, at most HEAT_MAX */
-    uint8_t free;      /* the slot holds no row */
+    uint32_t pin;  /* serial of the last plan that needs it; 0: of none that is left */
+    uint32_t side; /* its copy in the shard's side buffer, if it changed while it was in a cut */
+    uint8_t heat;  /* lookups since the hand last came by, at most HEAT_MAX */
+    uint8_t free;  /* the slot holds no row */
     uint16_t admitted; /* bit c: column c is trained from now on, though it was never updated */
     uint32_t count[];  /* updates of each column; 0: it is absent, and holds fresh values */
 } row;
@@ -50,12 +50,12 @@ typedef struct index_entry {
 typedef struct shard {
     index_entry *index; /* open addressing, linear probing */
     size_t index_size;
-    char *rows;     /* a region of row_bytes a slot */
-    size_t granted; /* bytes of it that are memory */
-    uint32_t slots; /* ever used: 0 .. slots - 1 */
-    uint32_t used;  /* of these, with a row */
-    uint32_t free;  /* first slot without one, or NO_SLOT */
-    uint32_t hand;  /* where the search for a row to evict goes on */
+    char *rows;       /* a region of row_bytes a slot */
+    size_t granted;   /* bytes of it that are memory */
+    uint32_t slots;   /* ever used: 0 .. slots - 1 */
+    uint32_t used;    /* of these, with a row */
+    uint32_t free;    /* first slot without one, or NO_SLOT */
+    uint32_t hand;    /* where the search for a row to evict goes on */
     uint32_t refused; /* times that the budget had no more for it; 0: it may grow */
     row **dirty;      /* rows changed since the last cut */
     size_t dirty_n, dirty_room;
@@ -63,7 +63,7 @@ typedef struct shard {
     size_t cut_n, cut_room;
     char *side; /* [side_n] copies of rows of the cut, as they were */
     size_t side_n, side_room;
-    int64_t created; /* rows updated for the first time, less those dropped */
+    int64_t created;      /* rows updated for the first time, less those dropped */
     pthread_mutex_t lock; /* of the installing of rows */
 } shard;
 
@@ -137,16 +137,16 @@ struct mr_table {
     size_t region; /* bytes of addresses of a shard's rows */
     memory_client memory, writing;
     atomic_size_t writing_rows; /* bytes that commits of the rows granted so far may need */
-    admission *admission; /* NULL: every key is admitted */
+    admission *admission;       /* NULL: every key is admitted */
     /* where rows come from and go to */
     mr_store *store;
-    int resident;     /* the cache holds every row */
-    uint64_t durable; /* step of the last commit */
-    uint64_t expired; /* rows of this step and before are no more */
-    double kept;      /* rows in the store when it was loaded */
-    uint64_t ttl;     /* microseconds; 0: rows do not expire */
+    int resident;           /* the cache holds every row */
+    uint64_t durable;       /* step of the last commit */
+    uint64_t expired;       /* rows of this step and before are no more */
+    double kept;            /* rows in the store when it was loaded */
+    uint64_t ttl;           /* microseconds; 0: rows do not expire */
     uint64_t expiry_commit; /* number of the commit that gave `expired` */
-    uint64_t forgotten; /* drops of this step and before are not known any more */
+    uint64_t forgotten;     /* drops of this step and before are not known any more */
     /* the steps under way */
     lookup *first, **last; /* the lookups of this step, in order */
     merged_row *merged;    /* scratch of a push with several lookups */

@@ -27,7 +27,9 @@ static struct {
     pthread_cond_t joined;
     task *run; /* of the call under way; stable while one of its pieces is */
     void *context;
-} pool = {.threads = 1, .lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER,
+} pool = {.threads = 1,
+          .lock = PTHREAD_MUTEX_INITIALIZER,
+          .wake = PTHREAD_COND_INITIALIZER,
           .joined = PTHREAD_COND_INITIALIZER};
 
 static _Thread_local int inside; /* this thread is running a piece */

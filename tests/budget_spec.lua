@@ -22,7 +22,7 @@ local function write(path, samples, keys)
     state = (state * 16807) % 2147483647
     return state / 2147483647
   end
-  for s = 1, samples do
+  for _ = 1, samples do
     for j = 0, FIELDS - 1 do
       if keys then key = math.floor(random() ^ 4 * keys) else key = key + 1 end
       row[j] = key * 2654435761LL

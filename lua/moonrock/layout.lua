@@ -47,9 +47,8 @@ end
 
 -- Tells C which columns the records of a layout have.
 local function register(t, number, columns)
-  local list, anchors = ffi.new("mr_kept_column[?]", #columns), {}
+  local list = ffi.new("mr_kept_column[?]", #columns)
   for i, column in ipairs(columns) do
-    anchors[i] = column.name
     list[i - 1].name, list[i - 1].dim = column.name, column.dim
     list[i - 1].state, list[i - 1].kind = column.state, column.kind
   end

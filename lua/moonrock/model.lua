@@ -370,7 +370,7 @@ local function describe(m)
   return encode {
     name = m.name, seed = m.seed, layout = layout.of(m), options = plain(m.opt),
     loss = m.loss_name, module = m.definition.source.module, source = m.definition.source.text,
-    modules = source.modules(),
+    modules = m.definition.stored_modules or source.modules(),
     schema = schema and { name = schema.name, module = schema.module, source = schema.source_text,
       statistics = schema.statistics and schema:statistics() or nil } or nil,
     data = m.data and m.data ~= schema and m.data.describe and m.data:describe() or nil,

@@ -167,6 +167,7 @@ function source.reopen(dir, options)
   end
   local env = sandbox(kept.modules or {})
   local definition = source.load(kept.source, kept.module or kept.name, env)
+  definition.stored_modules = kept.modules
   for name, value in pairs(kept.options or {}) do
     if o[name] == nil then o[name] = value end
   end

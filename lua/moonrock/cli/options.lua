@@ -95,7 +95,9 @@ local function setting(text)
 end
 
 local function lifetime(text)
-  if not require("moonrock.table").seconds(text) then return nil, ("'%s' is no time such as 30d or 12h"):format(text) end
+  if not require("moonrock.table").seconds(text) then
+    return nil, ("'%s' is no time such as 30d or 12h"):format(text)
+  end
   return text
 end
 
