@@ -33,7 +33,8 @@ static int row_wanted(const exporting *e, const mr_table *t, const row *r)
     return r->step > e->o->since && r->step > e->o->after && most >= e->o->count;
 }
 
-static int rows_record(void *context, const char *key, size_t key_len, const char *value, size_t len)
+static int rows_record(void *context, const char *key, size_t key_len, const char *value,
+                       size_t len)
 {
     rows_work *w = context;
     exporting *e = w->e;
@@ -153,7 +154,8 @@ static int table_name_state(const exporting *e, const mr_table *t, table_state *
     snprintf(name, sizeof name, "table/%.200s", t->name);
     int found = mr_store_get(e->s, name);
     *state = (table_state){.id = t->id};
-    return found <= 0 ? found : table_state_read(e->s, t->name, e->s->value, e->s->value_len, state);
+    return found <= 0 ? found
+                      : table_state_read(e->s, t->name, e->s->value, e->s->value_len, state);
 }
 
 /* A delta needs the drops of its first step: none of them may be forgotten. */
@@ -161,7 +163,8 @@ static int delta_check(const exporting *e, const mr_table *t, const table_state 
 {
     if (!e->o->since || e->o->part || !state->forgotten || e->o->since > state->forgotten)
         return 0;
-    return fail("store %s: table %s: a delta since step %" PRIu64 " cannot be made: the keys dropped "
+    return fail("store %s: table %s: a delta since step %" PRIu64
+                " cannot be made: the keys dropped "
                 "at step %" PRIu64 " and before are not known any more; make a full export",
                 e->s->dir, t->name, e->o->since, state->forgotten);
 }
@@ -229,8 +232,7 @@ static int write_drop(void *context, const char *key, size_t key_len, const char
         return fail("store %s: table %s: a drop record has %zu and %zu bytes, expected %d and 12",
                     e->s->dir, d->t->name, key_len, len, ROW_KEY);
     memcpy(&step, value + 4, 8);
-    if (step < e->o->since || step <= e->s->forgotten[d->t->id] ||
-        step <= e->s->expired[d->t->id])
+    if (step < e->o->since || step <= e->s->forgotten[d->t->id] || step <= e->s->expired[d->t->id])
         return 0;
     d->key[d->n].key = big_endian(key + 5);
     d->step[d->n++] = step;
@@ -274,9 +276,15 @@ static int write_head(writing *w)
 {
     const exporting *e = w->e;
     const commit_mark *m = &e->s->last;
-    export_head h = {"moonrock", EXPORT_VERSION, e->o->part ? EXPORT_PART : 0,
-                     m->number,  m->step,        m->time,
-                     e->o->since, 0,             0};
+    export_head h = {"moonrock",
+                     EXPORT_VERSION,
+                     e->o->part ? EXPORT_PART : 0,
+                     m->number,
+                     m->step,
+                     m->time,
+                     e->o->since,
+                     0,
+                     0};
     h.hash = XXH3_64bits(&h, EXPORT_HEAD - 8);
     XXH3_64bits_update(w->hash, &h.hash, 8);
     return out_write(w->out, &h, sizeof h);
@@ -347,7 +355,8 @@ int mr_store_export(mr_store *s, mr_table *const *tables, size_t n, mr_export *o
 {
     exporting e = {.s = s, .table = tables, .tables = n, .o = o, .path = path};
     if (o->since > s->last.step)
-        return fail("store %s: is at step %" PRIu64 ", a delta since step %" PRIu64 " is of later ones",
+        return fail("store %s: is at step %" PRIu64 ", a delta since step %" PRIu64
+                    " is of later ones",
                     s->dir, s->last.step, o->since);
     if (store_database_need(s) || (!o->part && tables_check(&e)))
         return -1;

@@ -89,8 +89,8 @@ typedef struct exporting {
     size_t tables;
     const mr_export *o;
     const char *path;
-    row *row;          /* the row at hand, decoded */
-    mr_table *now;     /* its table */
+    row *row;      /* the row at hand, decoded */
+    mr_table *now; /* its table */
     uint64_t rows, drops;
 } exporting;
 

@@ -1,8 +1,7 @@
 /* export_npy.c - rows as NumPy arrays, a directory of .npy files (format version 1.0: a magic, the
  * length of a head that is a Python dictionary, padded to 128 bytes, then the numbers, little-endian,
  * row-major): TABLE.keys <u8 [n], TABLE.steps <u8 [n]; of each column TABLE.COLUMN <f4 [n, dim],
- * TABLE.COLUMN.count <u4 [n], 0 where a row has not got the column (its numbers are those that it
- * would begin with), and TABLE.COLUMN.state <f4 [n, vectors, dim]; params/NAME of the param's shape.
+ * TABLE.COLUMN.count <u4 [n], 0 where a row has not got the column, and TABLE.COLUMN.state <f4 [n, vectors, dim]; params/NAME of the param's shape.
  * The directory is made beside its place, and renamed. */
 #include <ctype.h>
 #include <errno.h>
@@ -33,8 +32,8 @@ static void npy_head(char head[NPY_HEAD + 1], const char *type, uint64_t n, cons
 {
     uint16_t len = NPY_HEAD - 10;
     int at = snprintf(head + 10, NPY_HEAD - 10,
-                      "{'descr': '%s', 'fortran_order': False, 'shape': (%" PRIu64 ",%s), }", type, n,
-                      more);
+                      "{'descr': '%s', 'fortran_order': False, 'shape': (%" PRIu64 ",%s), }", type,
+                      n, more);
     memcpy(head, "\x93NUMPY\x01\x00", 8);
     memcpy(head + 8, &len, 2);
     memset(head + 10 + at, ' ', (size_t)(NPY_HEAD - 11 - at));
@@ -50,7 +49,8 @@ typedef struct arrays {
     uint64_t n;
 } arrays;
 
-static out_file *array_open(const char *dir, const mr_table *t, const char *format, const char *column)
+static out_file *array_open(const char *dir, const mr_table *t, const char *format,
+                            const char *column)
 {
     char path[PATH_SIZE], table[3 * 256], inner[3 * 256], head[NPY_HEAD + 1];
     file_name(t->name, table);
@@ -104,8 +104,8 @@ static int arrays_end(arrays *a, const mr_table *t)
     for (uint32_t c = 0; c < t->columns && !bad; c++) {
         uint32_t dim = t->column[c].dim;
         snprintf(more, sizeof more, " %u", dim);
-        bad = array_end(&a->weight[c], "<f4", a->n, more) ||
-              array_end(&a->count[c], "<u4", a->n, "");
+        bad =
+            array_end(&a->weight[c], "<f4", a->n, more) || array_end(&a->count[c], "<u4", a->n, "");
         snprintf(more, sizeof more, " %u, %u", t->column[c].state / dim, dim);
         if (!bad && a->state[c])
             bad = array_end(&a->state[c], "<f4", a->n, more);
@@ -201,7 +201,8 @@ static int directory_fill(exporting *e, const char *dir)
     for (size_t i = 0; i < e->tables; i++)
         if (table_arrays(e, dir, e->table[i]))
             return -1;
-    return store_scan(e->s, "params could not be exported", "\1param/", "\1param0", 7, npy_param, &p);
+    return store_scan(e->s, "params could not be exported", "\1param/", "\1param0", 7, npy_param,
+                      &p);
 }
 
 int export_npy(exporting *e)

@@ -21,13 +21,13 @@ struct block_reader {
     XXH3_state_t *hash;
     /* the last record, of which the next must be after */
     uint64_t key;
-    uint32_t table;
-    int any;
+    uint32_t table, kind;
 };
 
 static int damaged(const block_reader *r, const char *what)
 {
-    return fail("%s: is damaged at byte %" PRIu64 ": %s; nothing was changed. Copy or export it anew",
+    return fail("%s: is damaged at byte %" PRIu64
+                ": %s; nothing was changed. Copy or export it anew",
                 r->in->path, r->start, what);
 }
 
@@ -107,8 +107,8 @@ int block_next(block_reader *r, const block_head **head, const uint8_t **content
     if (memory_reserve((void **)&r->content, &r->room, BLOCK_HEAD + 1, 1))
         return -1;
     memcpy(r->content, &r->block, BLOCK_HEAD);
-    if (r->block.hash != XXH3_64bits_withSeed(r->content + 8, BLOCK_HEAD - 8 + len,
-                                              r->seen.records[0]))
+    if (r->block.hash !=
+        XXH3_64bits_withSeed(r->content + 8, BLOCK_HEAD - 8 + len, r->seen.records[0]))
         return damaged(r, "a block does not match its checksum");
     memmove(r->content, r->content + BLOCK_HEAD, len);
     if (r->block.kind == BLOCK_END)
@@ -198,9 +198,9 @@ int block_record_next(block_reader *r, const block_head *h, const uint8_t *conte
         return 0;
     if (record_read(h, content, at, out))
         return damaged(r, "a record is longer than its block");
-    int follows = h->kind == BLOCK_NAME || !r->any || h->table > r->table ||
+    int follows = h->kind == BLOCK_NAME || h->kind != r->kind || h->table > r->table ||
                   (h->table == r->table && out->key > r->key);
-    r->any = 1;
+    r->kind = h->kind;
     r->key = out->key;
     r->table = h->table;
     return follows ? 1 : damaged(r, "records do not ascend by key");
@@ -220,8 +220,6 @@ static int read_all(block_reader *r)
             return -1;
         if (h->kind < kind)
             return damaged(r, "its blocks are not in order");
-        if (h->kind != kind)
-            r->any = 0;
         kind = h->kind;
         size_t at = 0;
         uint32_t n = 0;
@@ -251,8 +249,9 @@ int mr_export_read(const char *path, mr_exported *out)
         return -1;
     int bad = read_all(r);
     const export_head *h = &r->head;
-    *out = (mr_exported){(int32_t)(h->flags & EXPORT_PART), h->commit, h->step, h->since,
-                         r->seen.records[BLOCK_ROW], r->seen.records[BLOCK_DROP]};
+    *out = (mr_exported){
+        (int32_t)(h->flags & EXPORT_PART), h->commit, h->step, h->since, r->seen.records[BLOCK_ROW],
+        r->seen.records[BLOCK_DROP]};
     block_close(r);
     return bad ? -1 : 1;
 }

@@ -27,13 +27,15 @@ static int text_head(out_file *out, const mr_table *t)
     return bad || out_write(out, "\n", 1) ? -1 : 0;
 }
 
-static int text_row(void *context, exporting *e, uint64_t key, const char *record, size_t record_len)
+static int text_row(void *context, exporting *e, uint64_t key, const char *record,
+                    size_t record_len)
 {
     out_file *out = context;
     const mr_table *t = e->now;
     char cell[400];
     (void)record, (void)record_len;
-    int len = snprintf(cell, sizeof cell, "%.300s\t%" PRIu64 "\t%" PRIu64, t->name, key, e->row->step);
+    int len =
+        snprintf(cell, sizeof cell, "%.300s\t%" PRIu64 "\t%" PRIu64, t->name, key, e->row->step);
     int bad = out_write(out, cell, (size_t)len);
     for (uint32_t c = 0; c < t->columns && !bad; c++) {
         const float *w = row_column(t, e->row, c);

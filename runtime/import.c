@@ -65,15 +65,18 @@ static int files_check(const char *dir, const char *const *files, size_t n, comm
             return fail("%s: holds some rows or tables only, which make no store", files[i]);
         if (!exported.since) {
             if (at->number || i)
-                return fail("%s: is a full export, which makes a new store; store %s is there already, at "
-                            "step %" PRIu64 ": a delta since that step is expected",
-                            files[i], dir, at->step);
+                return fail(
+                    "%s: is a full export, which makes a new store; store %s is there already, at "
+                    "step %" PRIu64 ": a delta since that step is expected",
+                    files[i], dir, at->step);
         } else if (!at->number && !i) {
-            return fail("%s: is a delta since step %" PRIu64 "; store %s does not exist: the full export of "
+            return fail("%s: is a delta since step %" PRIu64
+                        "; store %s does not exist: the full export of "
                         "that step is expected first",
                         files[i], exported.since, dir);
         } else if (exported.since != at->step) {
-            return fail("%s: is a delta since step %" PRIu64 ", but what is before it is at step %" PRIu64
+            return fail("%s: is a delta since step %" PRIu64
+                        ", but what is before it is at step %" PRIu64
                         ": a delta since step %" PRIu64 " is expected",
                         files[i], exported.since, at->step, at->step);
         } else {
@@ -186,7 +189,8 @@ static int record_put(importing *m, const block_head *h, const block_record *r)
 {
     char key[1200];
     if (h->kind == BLOCK_LOG) {
-        uint64_t number = __builtin_bswap64(r->mark.number), value[2] = {r->mark.step, r->mark.time};
+        uint64_t number = __builtin_bswap64(r->mark.number),
+                 value[2] = {r->mark.step, r->mark.time};
         key[0] = PREFIX_COMMIT;
         memcpy(key + 1, &number, 8);
         return sorted_put(&m->states, key, COMMIT_KEY, value, sizeof value);

@@ -54,8 +54,8 @@ static int head_read(array *a)
         return head_fail(a, "it does not begin as one of version 1 to 3");
     if (in_read(a->in, size, magic[6] == 1 ? 2 : 4) < 0)
         return -1;
-    uint32_t len = size[0] | (uint32_t)size[1] << 8 | (uint32_t)size[2] << 16 |
-                   (uint32_t)size[3] << 24;
+    uint32_t len =
+        size[0] | (uint32_t)size[1] << 8 | (uint32_t)size[2] << 16 | (uint32_t)size[3] << 24;
     if (len > HEAD_MOST)
         return head_fail(a, "its head is too long");
     char *text = memory_zero(len + 1);
@@ -99,8 +99,8 @@ static int array_open(array *a, const char *dir, const char *name, const char *t
     if (!a->rank || (strcmp(a->type, type) && strcmp(a->type, other)) ||
         (known && a->shape[0] != n) || a->shape[1] * a->shape[2] != d1 * d2 ||
         (d2 > 1 && a->shape[2] != d2))
-        return fail("%s: is %s, expected %s of %" PRIu64 " rows of [%" PRIu64 ", %" PRIu64 "]", path,
-                    shape_text(a, is), type, known ? n : a->shape[0], d1, d2);
+        return fail("%s: is %s, expected %s of %" PRIu64 " rows of [%" PRIu64 ", %" PRIu64 "]",
+                    path, shape_text(a, is), type, known ? n : a->shape[0], d1, d2);
     return 0;
 }
 
@@ -165,10 +165,9 @@ static void arrays_close(arrays *x)
 static int array_take(array *a, void *to, size_t len)
 {
     int64_t got = a->in ? in_read(a->in, to, len) : (int64_t)len;
-    return got < 0 ? -1
-           : (size_t)got < len
-               ? fail("%s: ends before its last row, it is not whole", a->in->path)
-               : 0;
+    return got < 0             ? -1
+           : (size_t)got < len ? fail("%s: ends before its last row, it is not whole", a->in->path)
+                               : 0;
 }
 
 static int row_take(adding *a, arrays *x, const mr_table *t, uint64_t i)

@@ -222,12 +222,14 @@ static int import_part(adding *a, const char *path)
         char name[256];
         while (!bad && (one = block_record_next(r, h, content, &at, &record)) > 0) {
             if (h->kind == BLOCK_TABLE) {
-                snprintf(name, sizeof name, "%.*s", (int)record.name_len, (const char *)record.name);
+                snprintf(name, sizeof name, "%.*s", (int)record.name_len,
+                         (const char *)record.name);
                 bad = !(table[record.state.id] = adding_table(a, name));
             } else if (h->kind == BLOCK_ROW) {
                 mr_table *t = h->table < TABLES_MAX ? table[h->table] : NULL;
-                bad = !t ? fail("%s: rows of table number %u, which it does not name", path, h->table)
-                         : adding_begin(a, t) || record_add(a, &record);
+                bad =
+                    !t ? fail("%s: rows of table number %u, which it does not name", path, h->table)
+                       : adding_begin(a, t) || record_add(a, &record);
             }
         }
         bad |= one < 0;

@@ -22,8 +22,8 @@ typedef struct text {
     uint64_t line, head_line;
     char *head; /* the last line of names */
     size_t head_room;
-    mr_table *t;   /* that the names were understood for, or NULL */
-    cell *cells;   /* [n], those after table and key */
+    mr_table *t; /* that the names were understood for, or NULL */
+    cell *cells; /* [n], those after table and key */
     size_t n, room;
     uint32_t columns, states; /* that the names tell of */
 } text;
@@ -104,7 +104,8 @@ static int names_check(text *x)
             continue;
         if (weights != column->dim || (states && states != column->state)) {
             snprintf(what, sizeof what,
-                     "table %.100s: column %.100s has %u numbers and %u of state here, expected %u and %u "
+                     "table %.100s: column %.100s has %u numbers and %u of state here, expected %u "
+                     "and %u "
                      "(or no state)",
                      x->t->name, column->name, weights, states, column->dim, column->state);
             return text_fail(x, x->head_line, what);
@@ -179,7 +180,8 @@ static int line_read(text *x, char *line)
     if (adding_begin(x->a, t))
         return text_fail(x, x->line, mr_error());
     if (!key || whole_number(key, UINT64_MAX, &number)) {
-        snprintf(what, sizeof what, "\"%.40s\" is no key, a whole number below 2^64", key ? key : "");
+        snprintf(what, sizeof what, "\"%.40s\" is no key, a whole number below 2^64",
+                 key ? key : "");
         return text_fail(x, x->line, what);
     }
     row *r = adding_row(x->a, x->columns, x->states);
@@ -190,14 +192,15 @@ static int line_read(text *x, char *line)
     size_t i = 0;
     for (char *cell; (cell = cell_next(&rest)); i++) {
         if (i < x->n && cell_read(x, r, &x->cells[i], cell, &empty)) {
-            snprintf(what, sizeof what, "table %.100s, key %" PRIu64 ": cell %zu, \"%.40s\", is no number",
-                     t->name, r->key, i + 3, cell);
+            snprintf(what, sizeof what,
+                     "table %.100s, key %" PRIu64 ": cell %zu, \"%.40s\", is no number", t->name,
+                     r->key, i + 3, cell);
             return text_fail(x, x->line, what);
         }
     }
     if (i != x->n) {
-        snprintf(what, sizeof what, "%zu cells, expected %zu, as line %" PRIu64 " has", i + 2, x->n + 2,
-                 x->head_line);
+        snprintf(what, sizeof what, "%zu cells, expected %zu, as line %" PRIu64 " has", i + 2,
+                 x->n + 2, x->head_line);
         return text_fail(x, x->line, what);
     }
     adding_given(x->a, x->columns & ~empty);

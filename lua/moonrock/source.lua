@@ -149,7 +149,8 @@ end
 
 --- The model of a store, from the store alone.
 ---@param dir string
----@param options table|nil read_only (true by default), threads, ...
+---@param options table|nil read_only (true by default), threads, ...; detached: without the store, so
+--- that its tables and params are as they begin
 ---@return table model
 function source.reopen(dir, options)
   local json = require "dkjson"
@@ -180,7 +181,8 @@ function source.reopen(dir, options)
   elseif kept.data and not o.data then
     o.data = require("moonrock.reader").data(kept.data)
   end
-  o.store = dir
+  o.store, o.detached = not o.detached and dir or nil, nil
+  if not o.store then o.seed = kept.seed end
   return definition(o), kept
 end
 
