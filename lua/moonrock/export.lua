@@ -49,6 +49,14 @@ function export.tables(description)
   return tables
 end
 
+--- Frees them; each counts in the memory that is promised.
+function export.free(tables)
+  for _, t in ipairs(tables) do
+    C.mr_table_free(ffi.gc(t.c, nil))
+    t.c = nil
+  end
+end
+
 -- Pointers to tables, for C; they live as long as the list.
 function export.pointers(tables)
   local list = ffi.new("mr_table *[?]", #tables + 1)
@@ -129,7 +137,10 @@ end
 function export.export(dir, path, options)
   local store = Store.open(dir, "read")
   local ok, result = pcall(function()
-    return export.write(store, export.tables(export.description(store)), path, options)
+    local tables = export.tables(export.description(store))
+    local ok, result = pcall(export.write, store, tables, path, options)
+    export.free(tables)
+    return ok and result or error(result, 0)
   end)
   store:close()
   if not ok then error(result, 0) end

@@ -78,6 +78,7 @@ local function verify_one(dir, report, tables)
     if kept and tables then try(problems, check_names, store, kept, v, problems) end
     C.mr_verification_free(v)
   end
+  if kept and tables then export.free(tables) end
   store:close()
 end
 
