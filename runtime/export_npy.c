@@ -1,7 +1,8 @@
 /* export_npy.c - rows as NumPy arrays, a directory of .npy files (format version 1.0: a magic, the
  * length of a head that is a Python dictionary, padded to 128 bytes, then the numbers, little-endian,
  * row-major): TABLE.keys <u8 [n], TABLE.steps <u8 [n]; of each column TABLE.COLUMN <f4 [n, dim],
- * TABLE.COLUMN.count <u4 [n], 0 where a row has not got the column, and TABLE.COLUMN.state <f4 [n, vectors, dim]; params/NAME of the param's shape.
+ * TABLE.COLUMN.count <u4 [n], 0 where a row has not got the column, and TABLE.COLUMN.state <f4
+ * [n, vectors, dim], if it has any; params/NAME of the param's shape.
  * The directory is made beside its place, and renamed. */
 #include <ctype.h>
 #include <errno.h>

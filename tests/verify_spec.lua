@@ -1,6 +1,5 @@
 -- Verify: a sound store is told so, and what is wrong is named.
 package.path = "./tests/?.lua;" .. package.path
-local ffi = require "ffi"
 local json = require "dkjson"
 local C = require "moonrock.ffi"
 local mr = require "moonrock"
