@@ -24,6 +24,8 @@ FLAGS_v4  := -march=x86-64-v4 -mprefer-vector-width=512
 OBJECTS := $(SOURCES:runtime/%.c=$(B)/%.o) $(B)/embedded.o \
            $(foreach v,$(VARIANTS),$(KERNELS:runtime/%.c=$(B)/%.$(v).o))
 TESTS   := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/*_test.c))
+# Disks that fail and powers that go (tests/support/faults.c): never with sanitizers.
+SHIM    := build/tests/faults.so build/tests/faults-recover
 
 # ---- with what -----------------------------------------------------------------------------
 
@@ -48,7 +50,7 @@ ALL_LDFLAGS := $(SANITIZE) -Wl,--as-needed $(LDFLAGS)
 
 say = $(if $(V),,@printf '%-5s %s\n' $(1) '$(2)';)
 
-.PHONY: all demo test lint bench install clean deps FORCE
+.PHONY: all demo test torture lint bench install clean deps FORCE
 all: $(PROGRAM) $(LIBRARY)
 
 $(PROGRAM): $(B)/main.o $(OBJECTS) $(B)/files
@@ -80,6 +82,16 @@ $(B)/tests/%: tests/%.c $(OBJECTS) $(B)/flags
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -MMD -MP -MF $@.d -o $@ $< $(OBJECTS) $(LIBS)
 
+SHIM_CFLAGS := -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -O2 -g
+
+build/tests/faults.so: tests/support/faults.c
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)$(CC) $(SHIM_CFLAGS) -shared -fPIC -fvisibility=hidden -o $@ $< -ldl -lpthread
+
+build/tests/faults-recover: tests/support/recover.c
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)$(CC) $(SHIM_CFLAGS) -o $@ $<
+
 # These two change when what they hold does: the flags, and the list of files.
 $(B)/flags: FORCE
 	@mkdir -p $(@D); echo '$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS)' | cmp -s - $@ || echo '$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS)' > $@
@@ -106,12 +118,24 @@ test: deps
 	$(again) run-tests
 
 .PHONY: run-tests
-run-tests: $(TESTS)
+run-tests: $(TESTS) $(SHIM)
 	@MOONROCK=./$(PROGRAM) ASAN_OPTIONS=detect_leaks=0 ./$(PROGRAM) tests/run.lua $(TEST) $(TESTS)
+
+# The long forms of tests that break the program off: see tests/README.md.
+TORTURE := crash power faults
+torture: deps
+	$(again) run-torture
+
+.PHONY: run-torture
+run-torture: all $(SHIM)
+	@status=0; for name in $(TORTURE); do echo "tests/$${name}_spec.lua"; \
+	  KILLS=$(or $(KILLS),10000) POWER=$(or $(POWER),1000) FAULTS=$(or $(FAULTS),all) \
+	  SEED=$(SEED) FROM=$(FROM) MOONROCK=./$(PROGRAM) \
+	  ./$(PROGRAM) tests/run.lua --spec tests/$${name}_spec.lua 2>/dev/null || status=1; done; exit $$status
 
 lint: deps
 	@luacheck -q .
-	@clang-format --dry-run --Werror $(wildcard runtime/*.[ch] tests/*.[ch])
+	@clang-format --dry-run --Werror $(wildcard runtime/*.[ch] tests/*.[ch] tests/support/*.[ch])
 	@! command -v cppcheck >/dev/null || cppcheck --quiet --error-exitcode=1 --std=c11 --inline-suppr \
 	  --suppress=missingInclude --suppress=memleak --enable=warning -Iruntime $(wildcard runtime/*.c)
 

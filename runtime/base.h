@@ -23,6 +23,9 @@ void *memory_new(size_t len);
 void *memory_zero(size_t len);
 void *memory_resize(void *p, size_t old_len, size_t len);
 void memory_free(void *p);
+/* For tests: the n-th block from now on is refused, once; 0: none. Returns what was left of the
+ * n before: 0 or less, if it was refused. */
+__attribute__((visibility("default"))) int64_t mr_memory_fail(int64_t n);
 
 /* Room for `need` elements of `size` bytes in a growing array of *room; -1 after fail(). */
 int memory_reserve(void **array, size_t *room, size_t need, size_t size);
@@ -57,7 +60,7 @@ void memory_leave(memory_client *c);
 int memory_grant(memory_client *c, size_t len);
 void memory_took(size_t len);
 void memory_gave(memory_client *c, size_t len);    /* it holds len bytes less */
-void memory_promise(memory_client *c, size_t len); /* it may come to hold len bytes more */
+void memory_promise(memory_client *c, size_t len); /* it may come to hold len bytes in all */
 /* Bytes that are neither resident nor promised. */
 double memory_left(void);
 

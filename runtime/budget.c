@@ -170,7 +170,7 @@ void memory_gave(memory_client *c, size_t len)
 void memory_promise(memory_client *c, size_t len)
 {
     pthread_mutex_lock(&budget.lock);
-    c->promise += len;
+    c->promise = len;
     pthread_mutex_unlock(&budget.lock);
 }
 

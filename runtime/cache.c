@@ -101,7 +101,8 @@ static int rows_grow(mr_table *t, shard *s)
     s->granted += step;
     /* what a commit may need at once for each row: sorting, lists, the filter of its file, copies of
      * rows that change meanwhile */
-    memory_promise(&t->writing, step / t->row_bytes * (40 + t->row_bytes / 16));
+    size_t more = step / t->row_bytes * (40 + t->row_bytes / 16);
+    memory_promise(&t->writing, atomic_fetch_add(&t->writing_rows, more) + more);
     return 0;
 }
 

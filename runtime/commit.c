@@ -7,6 +7,7 @@
  * opening for writing brings COMMIT up to date. */
 #include <errno.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +20,9 @@ enum {
     CHUNK = 64,               /* rows that are encoded at once */
     LEVEL0_SLOW = 24,         /* files in level 0, from which on commits wait for compaction */
     LEVEL0_WAIT_MS = 20000,   /* at most so long: later ones are slower to read, no more */
-    SERVICE_NAME = 1000       /* characters of a record's name at most */
+    NAME_MOST = 1000,         /* characters of a record's name */
+    KEEP_MOST = 8 << 20,      /* bytes of a file that is copied before an ingest */
+    READ_ENDS = 256 << 10     /* bytes that are read at both ends of a file before it */
 };
 
 /* ---- putting one together ---- */
@@ -71,9 +74,9 @@ int mr_commit_put(mr_store *s, const char *name, const void *bytes, size_t len)
     if (!c)
         return fail("store %s: record %s: no commit was begun", s->dir, name);
     size_t name_len = strlen(name);
-    if (name_len > SERVICE_NAME)
+    if (name_len > NAME_MOST)
         return fail("store %s: the name of a record has %zu characters, at most %d may be", s->dir,
-                    name_len, SERVICE_NAME);
+                    name_len, NAME_MOST);
     if (memory_reserve((void **)&c->put, &c->put_room, c->puts + 1, sizeof *c->put))
         return -1;
     char *copy = arena_take(c->bytes, 1 + name_len + len);
@@ -90,6 +93,43 @@ int mr_commit_put(mr_store *s, const char *name, const void *bytes, size_t len)
                                    .order = c->puts};
     c->puts++;
     return 0;
+}
+
+int mr_commit_remove(mr_store *s, const char *name)
+{
+    if (mr_commit_put(s, name, "", 0))
+        return -1;
+    s->preparing->put[s->preparing->puts - 1].bytes = NULL;
+    return 0;
+}
+
+/* Collects the names of a table's filter pages. */
+static int page_remove(void *context, const char *key, size_t key_len, const char *value, size_t len)
+{
+    char name[400];
+    (void)value, (void)len;
+    snprintf(name, sizeof name, "%.*s", (int)key_len - 1, key + 1);
+    return mr_commit_remove(context, name);
+}
+
+int mr_commit_drop_table(mr_store *s, const char *name, uint32_t table)
+{
+    char from[400], to[400], low[ROW_KEY], high[ROW_KEY];
+    int len = snprintf(from, sizeof from, "%cfilter/%.200s/", PREFIX_STATE, name);
+    memcpy(to, from, (size_t)len + 1);
+    to[len - 1]++;
+    if (store_scan(s, "the admission filter could not be read", from, to, (size_t)len, page_remove, s))
+        return -1;
+    snprintf(from, sizeof from, "table/%.200s", name);
+    rows_file *f = mr_commit_remove(s, from) ? NULL : rows_file_new(s);
+    if (!f)
+        return -1;
+    for (int prefix = PREFIX_ROW; prefix <= PREFIX_DROP; prefix++) {
+        row_key(low, prefix, table, 0);
+        row_key(high, prefix, table + 1, 0);
+        rows_file_drop_range(f, low, high, ROW_KEY);
+    }
+    return rows_file_end(f);
 }
 
 int mr_commit_table(mr_store *s, mr_table *t)
@@ -182,6 +222,20 @@ static int same_name(const put_record *a, const put_record *b)
     return a->key_len == b->key_len && !memcmp(a->key, b->key, a->key_len);
 }
 
+/* Notes a record of a file, to be looked for after the ingest; copies it. */
+static void witness_add(commit *c, const void *key, size_t key_len, const void *bytes, size_t len)
+{
+    witness *w = &c->seen[c->seen_n];
+    void *copy = bytes ? arena_take(c->bytes, len) : NULL;
+    if (c->seen_n == 2 * COMMIT_FILES || key_len > sizeof w->key || (bytes && !copy))
+        return;
+    if (len)
+        memcpy(copy, bytes, len);
+    *w = (witness){.key_len = key_len, .bytes = copy, .len = len};
+    memcpy(w->key, key, key_len);
+    c->seen_n++;
+}
+
 char *state_file_write(commit *c, const char *path)
 {
     char key[COMMIT_KEY] = {PREFIX_COMMIT}, *message = NULL;
@@ -194,14 +248,23 @@ char *state_file_write(commit *c, const char *path)
         qsort(c->put, c->puts, sizeof *c->put, by_name);
     for (size_t i = 0; i < c->puts && !message; i++) {
         const put_record *p = &c->put[i];
-        if (i + 1 == c->puts || !same_name(p, p + 1)) /* the last of a name */
+        if (i + 1 < c->puts && same_name(p, p + 1))
+            continue; /* the last of a name counts */
+        if (p->bytes)
             rocksdb_sstfilewriter_put(w, p->key, p->key_len, p->bytes, p->len, &message);
+        else
+            rocksdb_sstfilewriter_delete(w, p->key, p->key_len, &message);
+        if (i + 1 == c->puts && c->bytes)
+            witness_add(c, p->key, p->key_len, p->bytes, p->len);
     }
+    if (c->bytes)
+        witness_add(c, key, sizeof key, value, sizeof value);
     return writer_close(w, message);
 }
 
 /* The rows of a table's cut. */
-static char *table_write(rocksdb_sstfilewriter_t *w, mr_table *t, size_t n, uint8_t *records)
+static char *table_write(commit *c, rocksdb_sstfilewriter_t *w, mr_table *t, size_t n,
+                         uint8_t *records)
 {
     char key[ROW_KEY], *message = NULL;
     uint64_t keys[CHUNK];
@@ -212,6 +275,8 @@ static char *table_write(rocksdb_sstfilewriter_t *w, mr_table *t, size_t n, uint
             row_key(key, PREFIX_ROW, table_id(t), keys[i]);
             rocksdb_sstfilewriter_put(w, key, sizeof key, (const char *)records + at, ends[i] - at,
                                       &message);
+            if (from + i == 0 || from + i == n - 1)
+                witness_add(c, key, sizeof key, records + at, ends[i] - at);
             at = ends[i];
         }
         from += got;
@@ -244,10 +309,17 @@ static int rows_write(commit *c)
     char *message = NULL;
     rocksdb_sstfilewriter_t *w = writer_open(c->s, c->file[c->files++], &message);
     for (size_t i = 0; i < c->tables && !message; i++)
-        message = table_write(w, c->table[i], n[i], records);
+        message = table_write(c, w, c->table[i], n[i], records);
     message = writer_close(w, message);
     memory_free(records);
-    return message ? commit_fail(c, message) : 0;
+    if (message)
+        return commit_fail(c, message);
+    /* The writer drops what it wrote from the page cache: a first read of each block would cost five
+     * times as much. */
+    int wanted = 0;
+    for (size_t i = 0; i < c->tables; i++)
+        wanted |= !mr_table_resident(c->table[i]);
+    return wanted ? file_want(c->file[c->files - 1]) : 0;
 }
 
 /* ---- files that are made beforehand ---- */
@@ -292,6 +364,14 @@ int rows_file_drop(rows_file *f, const void *key, size_t key_len)
 {
     if (!f->message)
         rocksdb_sstfilewriter_delete(f->writer, key, key_len, &f->message);
+    f->n++;
+    return f->message ? -1 : 0;
+}
+
+int rows_file_drop_range(rows_file *f, const void *from, const void *to, size_t len)
+{
+    if (!f->message)
+        rocksdb_sstfilewriter_delete_range(f->writer, from, len, to, len, &f->message);
     f->n++;
     return f->message ? -1 : 0;
 }
@@ -346,6 +426,70 @@ static void level0_wait(mr_store *s)
         s->waited += mr_clock() - begin;
 }
 
+static int keep_path(const commit *c, size_t i, char path[PATH_SIZE])
+{
+    return path_make(path, "%s.keep", c->file[i]);
+}
+
+/* Copies of files that are small (RocksDB writes into those it takes over), to take over once more
+ * should it be needed; of large ones only the ends are read, where an ingest reads them. */
+static int files_keep(const commit *c)
+{
+    char path[PATH_SIZE];
+    for (size_t i = 0; i < c->files; i++) {
+        int64_t size = file_ends(c->file[i], READ_ENDS);
+        if (size < 0 || keep_path(c, i, path) || tree_remove(path))
+            return -1;
+        if (size <= KEEP_MOST && file_copy(c->file[i], path))
+            return -1;
+    }
+    return 0;
+}
+
+static void files_forget(const commit *c)
+{
+    char path[PATH_SIZE];
+    for (size_t i = 0; i < c->files; i++)
+        if (!keep_path(c, i, path))
+            unlink(path);
+}
+
+/* Puts copies in the places of the files, for another ingest: 0, 1: there are not all, -1. */
+static int files_again(const commit *c)
+{
+    char path[PATH_SIZE];
+    for (size_t i = 0; i < c->files; i++) {
+        if (keep_path(c, i, path))
+            return -1;
+        if (access(path, R_OK))
+            return 1;
+    }
+    for (size_t i = 0; i < c->files; i++)
+        if (keep_path(c, i, path) || tree_remove(c->file[i]) || file_copy(path, c->file[i]) ||
+            tree_sync(c->file[i]))
+            return -1;
+    return 0;
+}
+
+/* Whether what was ingested can be read. RocksDB 7.8 does not look at all errors of reading the files
+ * it takes over: one whose first block it could not read is taken for one without records. */
+static int files_seen(const commit *c)
+{
+    const mr_store *s = c->s;
+    int good = 1;
+    for (size_t i = 0; i < c->seen_n && good; i++) {
+        const witness *w = &c->seen[i];
+        char *message = NULL;
+        size_t len = 0;
+        char *found = rocksdb_get(s->base.db, s->read, w->key, w->key_len, &len, &message);
+        good = !message && (w->bytes ? found && len == w->len && !memcmp(found, w->bytes, len)
+                                     : !found);
+        rocksdb_free(message);
+        rocksdb_free(found);
+    }
+    return good;
+}
+
 /* RocksDB takes no more after an error of writing, also one of compaction: the database is opened
  * anew, which tells what became of the commit, and it is tried once more. */
 static int files_ingest(commit *c)
@@ -357,26 +501,51 @@ static int files_ingest(commit *c)
     for (int try = 1;; try++) {
         pthread_rwlock_rdlock(&s->using);
         char *message = database_ingest(s->base, files, c->files);
+        int done = !message, seen = done && files_seen(c);
         pthread_rwlock_unlock(&s->using);
-        if (!message)
-            return 0;
         char why[700];
-        snprintf(why, sizeof why, "%s", message);
+        snprintf(why, sizeof why, "%s", message ? message : "what was ingested cannot be read");
         rocksdb_free(message);
+        if (seen)
+            return 0;
         if (store_database_open(s)) {
             char opening[300];
             snprintf(opening, sizeof opening, "%s", mr_error());
             return fail("store %s: the commit could not be made: %s; then: %s", s->dir, why,
                         opening);
         }
-        if (s->ahead.number) {
-            s->ahead.number = 0;
+        done = s->ahead.number != 0;
+        s->ahead.number = 0;
+        if (done && files_seen(c))
             return 0;
-        }
-        if (try == 2)
+        if (try == 3)
             return fail("store %s: the commit could not be made, the last one stays: %s", s->dir,
                         why);
+        int again = files_again(c);
+        if (again)
+            return again < 0 ? -1
+                             : fail("store %s: the commit could not be made: %s", s->dir, why);
     }
+}
+
+void commit_repair(mr_store *s)
+{
+    commit *c = memory_zero(sizeof *c);
+    if (!c)
+        return;
+    const char *files[COMMIT_FILES];
+    char path[PATH_SIZE];
+    c->s = s;
+    c->mark = s->ahead;
+    for (; c->files < COMMIT_FILES; c->files++) {
+        files[c->files] = c->file[c->files];
+        if (file_path(c, c->files, c->file[c->files]) || keep_path(c, c->files, path) ||
+            access(path, R_OK))
+            break;
+    }
+    if (c->files && !files_again(c)) /* if it cannot be, nothing is worse than before */
+        rocksdb_free(database_ingest(s->base, files, c->files));
+    memory_free(c);
 }
 
 static int commit_write(commit *c)
@@ -390,7 +559,7 @@ static int commit_write(commit *c)
     if (commit_file_prepare(s->dir, &c->mark))
         return -1;
     level0_wait(s);
-    if (files_ingest(c))
+    if (files_keep(c) || files_ingest(c))
         return -1;
     for (size_t i = 0; i < c->tables; i++) { /* from now on compactions may drop what expired */
         s->expired[c->state[i].id] = c->state[i].expired;
@@ -400,6 +569,7 @@ static int commit_write(commit *c)
         s->ahead = c->mark;
         return -1;
     }
+    files_forget(c);
     return 0;
 }
 
@@ -414,7 +584,11 @@ static void *commit_run(void *argument)
         /* A database that did not open again may need its files (database_rescue). */
         for (size_t i = 0; c->s->base.db && !c->s->ahead.number && i < COMMIT_FILES; i++)
             unlink(c->file[i]);
+        if (c->s->base.db && !c->s->ahead.number)
+            files_forget(c);
     }
+    if (memory_left() < 0)
+        malloc_trim(0); /* what RocksDB freed goes back to the system */
     c->over = 1;
     return NULL;
 }
@@ -466,6 +640,7 @@ int mr_commit_wait(mr_store *s)
     s->behind = NULL;
     for (size_t i = 0; i < c->tables; i++)
         table_cut_end(c->table[i], !c->failed);
+    s->blocks.held = MIN(s->blocks.promise, rocksdb_cache_get_usage(s->cache));
     int failed = c->failed;
     if (failed)
         fail("%s", c->error);

@@ -1,6 +1,6 @@
 /* commit_file.c - the file COMMIT, which says what the last commit of a store was:
  *
- *   moonrock store 1
+ *   moonrock store 2
  *   database db-1
  *   commit 12
  *   step 3400

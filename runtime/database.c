@@ -12,7 +12,12 @@
 
 #include "store.h"
 
-enum { MIB = 1 << 20, LOG_NOTHING = 6 /* above all levels */ };
+enum {
+    MIB = 1 << 20,
+    LOG_NOTHING = 6, /* above all levels */
+    BLOCKS_LEAST = 3, /* MiB */
+    BLOCKS_MOST = 512
+};
 
 int database_fail(const mr_store *s, const char *doing, char *message)
 {
@@ -54,13 +59,14 @@ static void filter_end(void *state)
 int database_options(mr_store *s)
 {
     rocksdb_options_t *o = s->options = rocksdb_options_create();
-    double limit = mr_memory_limit();
-    size_t blocks = (size_t)MIN(MAX(limit / 8, 4.0 * MIB), 512.0 * MIB);
+    /* for indexes and filters, 2 bytes a row and more; rows have a cache of their own */
+    double eighth = mr_memory_limit() / 8;
+    size_t blocks = (size_t)MIN(MAX(eighth, (double)BLOCKS_LEAST * MIB), (double)BLOCKS_MOST * MIB);
     s->read = rocksdb_readoptions_create();
     /* It may overflow: a strict one turns pressure into errors of reading. */
     rocksdb_lru_cache_options_t *lru = rocksdb_lru_cache_options_create();
     rocksdb_lru_cache_options_set_capacity(lru, blocks);
-    rocksdb_lru_cache_options_set_num_shard_bits(lru, 2); /* an index block must fit into one */
+    rocksdb_lru_cache_options_set_num_shard_bits(lru, 0); /* the indexes of large files are large */
     s->cache = rocksdb_cache_create_lru_opts(lru);
     rocksdb_lru_cache_options_destroy(lru);
     memory_join(&s->blocks, "blocks", blocks);
@@ -68,6 +74,7 @@ int database_options(mr_store *s)
     rocksdb_block_based_table_options_t *table = rocksdb_block_based_options_create();
     rocksdb_block_based_options_set_block_cache(table, s->cache);
     rocksdb_block_based_options_set_block_size(table, 4 << 10);
+    rocksdb_block_based_options_set_index_block_restart_interval(table, 8);
     rocksdb_block_based_options_set_format_version(table, 5);
     rocksdb_block_based_options_set_cache_index_and_filter_blocks(table, 1);
     rocksdb_block_based_options_set_filter_policy(table, rocksdb_filterpolicy_create_bloom_full(10));

@@ -103,6 +103,32 @@ int file_write(const char *path, const void *bytes, size_t len)
     return bad ? fail("%s: could not be written: %s", path, strerror(why)) : 0;
 }
 
+int64_t file_ends(const char *path, size_t len)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return fail("%s: could not be opened: %s", path, strerror(errno));
+    off_t size = lseek(fd, 0, SEEK_END);
+    int bad = size < 0;
+    char block[16384];
+    for (size_t at = 0; !bad && at < len && (off_t)at < size; at += sizeof block)
+        bad = pread(fd, block, sizeof block, (off_t)at) < 0 ||
+              pread(fd, block, sizeof block, size > (off_t)len ? size - (off_t)len + (off_t)at : 0) < 0;
+    int why = errno;
+    close(fd);
+    return bad ? fail("%s: could not be read: %s", path, strerror(why)) : size;
+}
+
+int file_want(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return fail("%s: could not be opened: %s", path, strerror(errno));
+    posix_fadvise(fd, 0, 0, POSIX_FADV_WILLNEED);
+    close(fd);
+    return 0;
+}
+
 int tree_remove(const char *path)
 {
     if (!unlink(path) || errno == ENOENT)
@@ -139,7 +165,7 @@ int tree_sync(const char *path)
     return bad ? -1 : directory_sync(path);
 }
 
-static int file_copy(const char *from, const char *to)
+int file_copy(const char *from, const char *to)
 {
     int in = open(from, O_RDONLY | O_CLOEXEC);
     if (in < 0)

@@ -3,6 +3,7 @@
 #define MR_FILE_H
 
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 enum { PATH_SIZE = 4096 };
@@ -21,6 +22,15 @@ int directory_sync(const char *dir);
 
 /* Writes a whole file and syncs it (its directory not). */
 int file_write(const char *path, const void *bytes, size_t len);
+
+/* Copies a file; the new one must not exist. Not synced. */
+int file_copy(const char *from, const char *to);
+
+/* Reads up to len bytes at both ends of a file; its size, or -1. */
+int64_t file_ends(const char *path, size_t len);
+
+/* Asks the system to have a file in its page cache. */
+int file_want(const char *path);
 
 /* Removes a file or a directory with all it holds; what is not there is no error. */
 int tree_remove(const char *path);

@@ -12,6 +12,7 @@
 #define HUGE_PAGE ((size_t)2 << 20)
 
 static atomic_size_t calls;
+static atomic_llong fail_in; /* calls until one fails; 0 and less: none does */
 
 double mr_memory_calls(void)
 {
@@ -32,12 +33,23 @@ double mr_memory_peak(void)
     return kib * 1024;
 }
 
+int64_t mr_memory_fail(int64_t n)
+{
+    return atomic_exchange(&fail_in, n);
+}
+
+static int failing(void)
+{
+    return atomic_load_explicit(&fail_in, memory_order_relaxed) > 0 &&
+           atomic_fetch_sub(&fail_in, 1) == 1;
+}
+
 void *memory_new(size_t len)
 {
     atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed);
     size_t align = len >= HUGE_PAGE ? HUGE_PAGE : ALIGNMENT;
     void *p = NULL;
-    if (len > SIZE_MAX / 2 || posix_memalign(&p, align, len ? len : 1))
+    if (len > SIZE_MAX / 2 || failing() || posix_memalign(&p, align, len ? len : 1))
         return fail_null("memory: out of memory for %zu bytes", len);
     if (align == HUGE_PAGE)
         madvise(p, len, MADV_HUGEPAGE);

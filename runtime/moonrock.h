@@ -313,11 +313,14 @@ int mr_table_layout_now(mr_table *t, int number);
 /* Number of rows: keys that were ever updated and not dropped. */
 double mr_table_rows(const mr_table *t);
 
-/* Rows in the cache, and of these, changed since the last commit. resident: 1 while the cache holds
- * every row. pressed: 1 when so many changed that a commit is due. */
+/* Rows in the cache, and of these, changed since the last commit; rows that lookups had to look for in
+ * the store. resident: 1 while the cache holds every row. pressed: 1 when so many changed that a
+ * commit is due. */
 double mr_table_cached(const mr_table *t);
 double mr_table_dirty(const mr_table *t);
+double mr_table_missed(const mr_table *t);
 int mr_table_resident(const mr_table *t);
+int mr_table_holds(const mr_table *t, uint64_t key); /* 1: the key's row is in the cache */
 int mr_table_pressed(const mr_table *t);
 
 /* The settings of column c, to change the learning rate by. Owned by the table. */
@@ -326,7 +329,8 @@ mr_optim *mr_table_optim(mr_table *t, int c);
 /* Looks up the rows of all keys of a batch, each distinct key once, for the operations of a
  * tape. A training tape makes room for keys not seen before; another one reads their fresh
  * values and writes nothing. Rows that the cache lacks are read from the store. The batch must stay
- * until the tape is reset. Returns the number of the lookup on the tape, or -1. */
+ * until the tape is reset. Returns the number of the lookup on the tape; -1; or -2 when there is no
+ * room for them until what changed is committed. */
 int mr_table_pull(mr_table *t, mr_tape *tape, const mr_batch *batch);
 
 /* The reader's next batches will be pulled in training: begins to read the rows that the cache lacks,
@@ -381,8 +385,9 @@ double mr_store_value_len(const mr_store *s);
  * cleared and loaded anew; 0: there is none; -1. */
 int mr_store_follow(mr_store *s);
 
-/* Makes the store a table's: its rows are read into the cache, or, where they do not fit into the
- * memory that is left, when they are looked up. */
+/* Makes the store a table's: its rows are read when they are looked up; by load all at once, if they
+ * fit into the memory that is left. */
+int mr_store_attach(mr_store *s, mr_table *t);
 int mr_store_load(mr_store *s, mr_table *t);
 
 /* A commit: begin, put and table in any order (the last of a name wins), then end, or abort. end
@@ -395,6 +400,8 @@ int mr_store_load(mr_store *s, mr_table *t);
 int mr_commit_begin(mr_store *s);
 int mr_commit_put(mr_store *s, const char *name, const void *bytes, size_t len); /* copied */
 int mr_commit_table(mr_store *s, mr_table *t);
+int mr_commit_remove(mr_store *s, const char *name);                    /* a named record */
+int mr_commit_drop_table(mr_store *s, const char *name, uint32_t table); /* with all its rows */
 int mr_commit_end(mr_store *s, uint64_t step);
 int mr_commit_behind(mr_store *s, uint64_t step);
 int mr_commit_poll(mr_store *s);
@@ -418,7 +425,7 @@ int mr_store_digest(mr_store *s, char *hex);
 double mr_store_rows(mr_store *s, uint32_t table);
 
 /* Of the last commit: "commit" (number), "step", "time" (seconds since 1970). Of the database:
- * "bytes" on disk, "level0" files, "errors" in the background, "blocks": bytes of the block cache.
+ * "bytes" on disk, "level0" files, "compacting": 0 when no compaction is left to do, "errors" in the background, "blocks": bytes of the block cache.
  * "waited": seconds that commits waited for compaction. -1: not known. */
 double mr_store_number(mr_store *s, const char *what);
 
@@ -513,7 +520,7 @@ double mr_param_updates(const mr_param *p);
 
 /* Weights, state and counters as bytes, for the store (layout: runtime/param.c). Owned by the
  * param, until the next call. load returns -1, and changes nothing, if they are of another
- * shape or optimizer. */
+ * shape; of another optimizer, the weights are taken and the state begins anew. */
 const void *mr_param_bytes(mr_param *p);
 size_t mr_param_len(const mr_param *p);
 int mr_param_load(mr_param *p, const void *bytes, size_t len);

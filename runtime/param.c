@@ -210,12 +210,19 @@ int mr_param_load(mr_param *p, const void *bytes, size_t len)
         return fail("param %s: its shape is [%u, %u, %u, %u], expected [%u, %u, %u, %u]", p->name,
                     kept.dim[0], kept.dim[1], kept.dim[2], kept.dim[3], own.dim[0], own.dim[1],
                     own.dim[2], own.dim[3]);
-    if (kept.kind != own.kind || kept.vectors != own.vectors)
-        return fail("param %s: it was trained by optimizer kind %d with %u values a weight, "
-                    "expected kind %d with %u",
-                    p->name, (int)kept.kind, kept.vectors, (int)own.kind, own.vectors);
-    if (len != p->len)
-        return fail("param %s: %zu bytes, expected %zu", p->name, len, p->len);
+    size_t vectors = kept.kind == UINT32_MAX ? 0 : kept.vectors;
+    if (kept.vectors > 8 || len != sizeof kept + sizeof(float) * p->count * (1 + vectors))
+        return fail("param %s: %zu bytes, expected %zu", p->name, len,
+                    sizeof kept + sizeof(float) * p->count * (1 + vectors));
+    if (kept.kind != own.kind || kept.vectors != own.vectors) { /* the state begins anew */
+        memcpy(p->weight, (const char *)bytes + sizeof kept, sizeof(float) * p->count);
+        for (size_t i = 0; p->trainable && i < blocks(p); i++)
+            optimizer_begin(&p->optim, block_len(p, i), p->weight + i * BLOCK,
+                            p->state + i * BLOCK * own.vectors);
+        p->bytes->updates = kept.updates;
+        p->has_grad = 0;
+        return 0;
+    }
     memcpy(p->bytes, bytes, len);
     p->has_grad = 0;
     return 0;

@@ -432,6 +432,7 @@ static plan *plan_make(mr_table *t, const mr_batch *batch, int training)
                 memcpy(rows + to, find.wanted + find.begin[s], find.wants[s] * sizeof *rows);
             sort_rows(rows, rows + n, n);
             p->reads = (read_set){.t = t, .rows = rows, .n = n};
+            t->missed += (double)n;
         }
     }
     p->starved = rc == 1;
@@ -463,8 +464,10 @@ static int plan_wait(mr_table *t, plan *p)
     }
 }
 
-/* The plan of a batch, its rows read. */
-static plan *plan_take(mr_table *t, const mr_batch *batch, int training)
+enum { STARVED = -2 };
+
+/* The plan of a batch, its rows read. -1 or STARVED after fail(). */
+static int plan_take(mr_table *t, const mr_batch *batch, int training, lookup **l)
 {
     plans_sweep(t);
     plan *p = NULL;
@@ -473,26 +476,37 @@ static plan *plan_take(mr_table *t, const mr_batch *batch, int training)
             p = q;
     for (;;) {
         if (!p && !(p = plan_make(t, batch, training)))
-            return NULL;
+            return -1;
         if (plan_wait(t, p))
-            return NULL;
+            return -1;
         if (!p->starved)
             break;
         plan_release(t, p);
         p = NULL;
         if (plans_drop(t))
             continue;
-        if (!store_committing(t->store))
-            return fail_null("table %s: its share of the memory holds %.0f rows, of which %.0f "
-                             "changed since the last commit: commit more often, take smaller "
-                             "batches, or give it more memory (--memory)",
-                             t->name, mr_table_cached(t), mr_table_dirty(t));
+        if (!store_committing(t->store)) {
+            fail("table %s: its share of the memory holds %.0f rows, of which %.0f changed since "
+                 "the last commit: take smaller batches, or give it more memory (--memory)",
+                 t->name, mr_table_cached(t), mr_table_dirty(t));
+            return STARVED;
+        }
         if (mr_commit_wait(t->store))
-            return NULL;
+            return -1;
     }
     p->taken = p->in_use = 1;
     p->lookup.batch = batch;
-    return p;
+    *l = &p->lookup;
+    return 0;
+}
+
+/* Whether the cache has room for another plan: at most half of it may be pinned, at the most. */
+static int plans_fit(const mr_table *t, const mr_batch *batch)
+{
+    double pinned = batch->entries;
+    for (const plan *p = t->plans; p; p = p->next)
+        pinned += p->lookup.unique;
+    return pinned * 2 < mr_table_cached(t) || !t->plans;
 }
 
 int mr_table_ahead(mr_table *t, mr_reader *r)
@@ -509,6 +523,8 @@ int mr_table_ahead(mr_table *t, mr_reader *r)
             known |= p->batch == batch->number;
         if (known)
             continue;
+        if (!plans_fit(t, batch))
+            break;
         plan *p = plan_make(t, batch, 1);
         if (!p)
             return -1;
@@ -550,10 +566,9 @@ int mr_table_pull(mr_table *t, mr_tape *tape, const mr_batch *batch)
         t->resident = !rc;
     }
     if (!t->resident) {
-        plan *p = plan_take(t, batch, training);
-        if (!p)
-            return -1;
-        l = &p->lookup;
+        int rc = plan_take(t, batch, training, &l);
+        if (rc)
+            return rc;
     }
     if (training && t->admission)
         admit(t, l, tape_step(tape));

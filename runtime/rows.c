@@ -332,7 +332,7 @@ static int load_filter(mr_store *s, mr_table *t)
                       t);
 }
 
-int mr_store_load(mr_store *s, mr_table *t)
+int mr_store_attach(mr_store *s, mr_table *t)
 {
     char name[300];
     table_state state = {.id = table_id(t)};
@@ -345,12 +345,17 @@ int mr_store_load(mr_store *s, mr_table *t)
         return fail("store %s: table %s has number %" PRIu64 " there, and %u in the model", s->dir,
                     table_name(t), state.id, table_id(t));
     table_state_set(t, s, &state, s->last.step);
-    if (load_filter(s, t))
+    table_resident(t, !state.rows);
+    return load_filter(s, t);
+}
+
+int mr_store_load(mr_store *s, mr_table *t)
+{
+    if (mr_store_attach(s, t))
         return -1;
-    if (table_bytes(t, (double)state.rows) > memory_left()) {
-        table_resident(t, 0);
+    if (mr_table_resident(t) || table_bytes(t, mr_table_rows(t)) > memory_left())
         return 0;
-    }
+    table_resident(t, 1);
     return load_rows(s, t);
 }
 
@@ -434,6 +439,9 @@ double mr_store_number(mr_store *s, const char *what)
         return property(s, "rocksdb.live-sst-files-size");
     if (!strcmp(what, "level0"))
         return property(s, "rocksdb.num-files-at-level0");
+    if (!strcmp(what, "compacting"))
+        return property(s, "rocksdb.compaction-pending") +
+               property(s, "rocksdb.num-running-compactions");
     if (!strcmp(what, "errors"))
         return property(s, "rocksdb.background-errors");
     if (!strcmp(what, "blocks"))

@@ -33,7 +33,7 @@
 #include "file.h"
 #include "table.h"
 
-enum { STORE_FORMAT = 1, COMMIT_KEY = 9, ROW_KEY = 13, DATABASE_NAME = 32 };
+enum { STORE_FORMAT = 2, COMMIT_KEY = 9, ROW_KEY = 13, DATABASE_NAME = 32 };
 enum { PREFIX_COMMIT = 0, PREFIX_STATE = 1, PREFIX_ROW = 2, PREFIX_DROP = 3 };
 
 /* A commit, as its log and COMMIT tell it. */
@@ -46,12 +46,20 @@ typedef struct commit_mark {
 typedef struct put_record {
     char *key; /* PREFIX_STATE and the name; in the commit's arena, as are the bytes */
     size_t key_len;
-    const void *bytes;
+    const void *bytes; /* NULL: the record is removed */
     size_t len;
     size_t order;
 } put_record;
 
 enum { COMMIT_FILES = 8 };
+
+/* A record that must be found once its file was ingested; bytes NULL: not found. */
+typedef struct witness {
+    char key[64];
+    size_t key_len;
+    const void *bytes;
+    size_t len;
+} witness;
 
 /* A commit that is put together, or written by its own thread. */
 typedef struct commit {
@@ -65,6 +73,8 @@ typedef struct commit {
     table_state *state; /* [tables] */
     size_t files;       /* sorted files of rows, at most COMMIT_FILES - 2 made beforehand */
     char file[COMMIT_FILES][PATH_SIZE];
+    witness seen[2 * COMMIT_FILES]; /* the first and the last record of each file */
+    size_t seen_n;
     pthread_t thread;
     int failed;
     char error[1024];
@@ -161,11 +171,16 @@ char *state_file_write(commit *c, const char *path);
 /* Adds sorted files to a database at once; returns RocksDB's message, or NULL. */
 char *database_ingest(database d, const char *const *files, size_t n);
 
+/* Of a commit that the database has but COMMIT has not: takes its files over once more, where there
+ * are copies of them. */
+void commit_repair(mr_store *s);
+
 /* A file of rows, ascending by key, that becomes part of the commit being prepared. */
 typedef struct rows_file rows_file;
 rows_file *rows_file_new(mr_store *s);
 int rows_file_put(rows_file *f, const void *key, size_t key_len, const void *bytes, size_t len);
 int rows_file_drop(rows_file *f, const void *key, size_t key_len);
+int rows_file_drop_range(rows_file *f, const void *from, const void *to, size_t len);
 /* Finishes it; one without any record is left out. -1 after fail(), also of a put before. */
 int rows_file_end(rows_file *f);
 

@@ -137,6 +137,16 @@ double mr_table_cached(const mr_table *t)
     return rows;
 }
 
+double mr_table_missed(const mr_table *t)
+{
+    return t->missed;
+}
+
+int mr_table_holds(const mr_table *t, uint64_t key)
+{
+    return table_find(t, key) != NULL;
+}
+
 int mr_table_resident(const mr_table *t)
 {
     return t->resident;

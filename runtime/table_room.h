@@ -136,6 +136,7 @@ struct mr_table {
     shard shard[SHARDS];
     size_t region; /* bytes of addresses of a shard's rows */
     memory_client memory, writing;
+    atomic_size_t writing_rows; /* bytes that commits of the rows granted so far may need */
     admission *admission; /* NULL: every key is admitted */
     /* where rows come from and go to */
     mr_store *store;
@@ -159,6 +160,7 @@ struct mr_table {
     atomic_int cut_written;    /* all are */
     keyed_row *sorted;
     size_t sorted_room;
+    double missed;    /* rows that lookups had to read from the store, or look for there */
     uint64_t counted; /* the batch whose keys were counted last */
 };
 

@@ -424,7 +424,7 @@ static void commit_file_test(void)
     FILE *f = fopen(at("one/COMMIT"), "r");
     size_t len = f ? fread(text, 1, sizeof text - 1, f) : 0;
     text[len] = 0;
-    must(f && !fclose(f) && !strncmp(text, "moonrock store 1", 16), "COMMIT");
+    must(f && !fclose(f) && !strncmp(text, "moonrock store 2", 16), "COMMIT");
     report("a COMMIT that is one commit behind is brought up to date, any other is refused",
            before);
 }

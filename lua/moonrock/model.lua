@@ -4,6 +4,7 @@ local ffi = require "ffi"
 local json = require "dkjson"
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"
+local layout = require "moonrock.layout"
 local optim = require "moonrock.optim"
 local Param = require "moonrock.param"
 local source = require "moonrock.source"
@@ -19,7 +20,11 @@ Definition.__index = Definition
 
 -- Options that are the runtime's; all others are handed to the model's own function as `opt`.
 local OWN = { store = true, schema = true, seed = true, threads = true, memory = true,
-  read_only = true, commit_every = true, commit_seconds = true, data = true, on_notice = true }
+  read_only = true, commit_every = true, commit_seconds = true, data = true, on_notice = true,
+  allow_drop = true, clock = true, cold = true }
+
+-- Options of the model's tables, which a store keeps.
+local ROW_OPTIONS = { "ttl", "admit", "max_rows" }
 
 local SEED = 42
 local COMMIT_SECONDS = 30
@@ -38,6 +43,23 @@ function Model.define(name, build, settings)
     source = source.of(build) }, Definition)
 end
 
+-- A number that dkjson's 14 digits would round.
+local Exact = { __tojson = function(self) return ("%.17g"):format(self.number) end }
+
+local function exact(value)
+  if type(value) == "number" then
+    local whole = tonumber(("%.14g"):format(value)) == value or value ~= value or math.abs(value) == math.huge
+    return whole and value or setmetatable({ number = value }, Exact)
+  elseif type(value) ~= "table" then
+    return value
+  end
+  local copy = setmetatable({}, getmetatable(value))
+  for key, inner in pairs(value) do copy[key] = exact(inner) end
+  return copy
+end
+
+-- JSON whose keys are in order and whose numbers are read back to the bit: a run that is resumed
+-- must not go on from rounded sums.
 local function encode(value)
   local keys = {}
   local function collect(t)
@@ -51,7 +73,7 @@ local function encode(value)
   end
   collect(value)
   table.sort(keys)
-  return json.encode(value, { keyorder = keys })
+  return json.encode(exact(value), { keyorder = keys })
 end
 
 local function plain(options)
@@ -85,7 +107,7 @@ function Definition:__call(options)
     data = options.data or options.schema,
     seed = options.seed or SEED, step_number = 0, tables = {}, params = {}, by_name = {},
     training = not options.read_only, position = ffi.new("mr_position"), fit = {},
-    lr_factor = 1, commit_every = options.commit_every,
+    clock = options.clock, cold = options.cold, lr_factor = 1, commit_every = options.commit_every,
     commit_seconds = options.commit_seconds or COMMIT_SECONDS, batches_since = 0,
     loss_name = self.settings.loss or "bce",
   }, Model)
@@ -98,6 +120,9 @@ function Definition:__call(options)
       local kept = m.store:get("model")
       m.kept = kept and json.decode(kept)
       if m.kept and options.seed == nil then m.seed = m.kept.seed end
+      for _, name in ipairs(m.kept and ROW_OPTIONS or {}) do -- those of the store go on to hold
+        if opt[name] == nil then opt[name] = (m.kept.options or {})[name] end
+      end
     end
     local rule, lr = opt.optim, opt.lr
     if type(rule) == "table" then
@@ -115,6 +140,11 @@ function Definition:__call(options)
     end
     m.train_tape = tape.new { seed = m.seed }
     m.eval_tape = tape.new { seed = m.seed }
+    local floor, limit = C.mr_memory_floor(), C.mr_memory_limit()
+    if floor > limit then
+      err.raise("model %s: %.0f MB of memory are less than it needs: at least %.0f MB (--memory)",
+        self.name, limit / 1e6, math.ceil(floor / 1e6))
+    end
     if m.store then m:resume(options) end
   end)
   if not ok then
@@ -137,10 +167,14 @@ end
 --- Declares a table; see moonrock.table.
 ---@param name string
 ---@param columns table
+---@param options table|nil ttl, admission, max_rows, shrink_every
 ---@return table
-function Model:table(name, columns)
+function Model:table(name, columns, options)
   take_name(self, "table", name)
-  local t = Table.new(name, #self.tables, self.seed, columns, self.default_optim)
+  local id = layout.id(self.kept and self.kept.layout, self.tables, name)
+  local t = Table.new(name, id, self.seed, columns, self.default_optim, options, self.opt)
+  -- Rows change in steps only: what a commit finds in the middle of one is the state of the last.
+  t.relieve = self.store and self.training and function() self:commit() end or nil
   self.tables[#self.tables + 1] = t
   return t
 end
@@ -170,33 +204,6 @@ function Model:param(name, shape, options)
   return p
 end
 
--- What a store and a model must agree on, by name.
-local function layout(m)
-  local tables, params = {}, {}
-  for i, t in ipairs(m.tables) do tables[i] = { name = t.name, layout = t:layout() } end
-  for i, p in ipairs(m.params) do
-    params[i] = { name = p.name, shape = table.concat(p.shape, "x") }
-  end
-  return { tables = tables, params = params }
-end
-
-local function check_layout(m, kept)
-  local now = layout(m)
-  local function compare(kind, was, is, field)
-    for i = 1, math.max(#was, #is) do
-      local a, b = was[i], is[i]
-      if not a or not b or a.name ~= b.name or a[field] ~= b[field] then
-        err.raise("store %s: it was made with %s %s; the model has %s. Use the options it was "
-          .. "made with, or another --store", m.directory, kind,
-          a and a.name .. " (" .. a[field] .. ")" or "nothing more",
-          b and b.name .. " (" .. b[field] .. ")" or "nothing more")
-      end
-    end
-  end
-  compare("table", kept.layout.tables, now.tables, "layout")
-  compare("param", kept.layout.params, now.params, "shape")
-end
-
 --- Reads the state of the last commit, or makes the first one.
 function Model:resume(options)
   local kept = self.kept
@@ -204,6 +211,7 @@ function Model:resume(options)
     if options.read_only then
       err.raise("store %s: holds no model", self.directory)
     end
+    for _, t in ipairs(self.tables) do self.store:load(t) end
     if self.schema and self.schema.restore and not self.schema:fitted() then return end
     self:commit()
     return
@@ -219,7 +227,7 @@ function Model:resume(options)
     err.raise("store %s: it was made with schema %q, not %q", self.directory, kept.schema.name,
       schema_name)
   end
-  check_layout(self, kept)
+  self.dropped = layout.adapt(self, kept.layout, options)
   if self.schema and kept.schema and kept.schema.source ~= self.schema.source_text
     and self.schema.source_text and kept.schema.source then
     err.raise("store %s: its schema %q differs from the one given: features would get other keys. "
@@ -248,10 +256,11 @@ function Model:load()
   local state = self:state()
   for _, t in ipairs(self.tables) do
     C.mr_table_clear(t.c)
-    self.store:load(t)
+    self.store:load(t, self.cold)
   end
   for _, p in ipairs(self.params) do
-    p:load(self.store:get("param/" .. p.name) or "")
+    local bytes = not (self.dropped and self.dropped.params[p.name]) and self.store:get("param/" .. p.name)
+    if bytes then p:load(bytes) end
   end
   self.step_number = state.step
   self.position.epoch, self.position.sample = state.epoch, state.sample
@@ -354,7 +363,7 @@ end
 local function describe(m)
   local schema = m.schema
   return encode {
-    name = m.name, seed = m.seed, layout = layout(m), options = plain(m.opt),
+    name = m.name, seed = m.seed, layout = layout.of(m), options = plain(m.opt),
     loss = m.loss_name, module = m.definition.source.module, source = m.definition.source.text,
     modules = source.modules(),
     schema = schema and { name = schema.name, module = schema.module, source = schema.source_text,
@@ -370,9 +379,19 @@ local function prepare_commit(self)
   if self.broken then err.raise("model %s: it stopped: %s", self.name, self.broken) end
   local description, described = describe(self), self.described
   self.described = nil -- should the commit before have failed
+  if self.clock then C.mr_commit_time(store.c, self.clock()) end
   store:begin()
   self.described = described
   local ok, problem = pcall(function()
+    if self.dropped then
+      for _, t in ipairs(self.dropped.tables) do
+        store:drop_table(t.name, t.id)
+        self.dropped_ids = self.dropped_ids or {}
+        self.dropped_ids[#self.dropped_ids + 1] = t.id
+      end
+      for name in pairs(self.dropped.params) do store:remove("param/" .. name) end
+      description = describe(self)
+    end
     for _, t in ipairs(self.tables) do store:put_table(t) end
     for _, p in ipairs(self.params) do
       store:put("param/" .. p.name, C.mr_param_bytes(p.c), tonumber(C.mr_param_len(p.c)))
@@ -386,6 +405,7 @@ local function prepare_commit(self)
     store:abort()
     error(problem, 0)
   end
+  self.dropped = nil
   return description
 end
 
@@ -459,6 +479,22 @@ function Model:restore(name)
   self:load()
 end
 
+-- Where the memory goes: bytes held by and promised to each part; the rest of what is resident is the
+-- program, batches and dense weights.
+local function memory()
+  local parts, held, promise = {}, ffi.new "double[1]", ffi.new "double[1]"
+  for i = 0, 1000 do
+    local name = C.mr_memory_part(i, held, promise)
+    if name == nil then break end
+    name = ffi.string(name)
+    local part = parts[name] or { held = 0, promise = 0 }
+    part.held, part.promise = part.held + held[0], part.promise + promise[0]
+    parts[name] = part
+  end
+  return { limit = C.mr_memory_limit(), resident = C.mr_memory_resident(), peak = C.mr_memory_peak(),
+    floor = C.mr_memory_floor(), parts = parts }
+end
+
 --- Everything there is to say about the model and its store.
 ---@return table
 function Model:info()
@@ -466,7 +502,9 @@ function Model:info()
   for i, t in ipairs(self.tables) do
     local n = t:rows()
     rows = rows + n
-    tables[i] = { name = t.name, rows = n, columns = t:layout() }
+    tables[i] = { name = t.name, rows = n, columns = t:layout(), layouts = t.layouts and #t.layouts or 1,
+      resident = C.mr_table_resident(t.c) == 1, cached = C.mr_table_cached(t.c),
+      dirty = C.mr_table_dirty(t.c), missed = C.mr_table_missed(t.c) }
   end
   local params = {}
   for i, p in ipairs(self.params) do
@@ -477,6 +515,7 @@ function Model:info()
     params = params, options = plain(self.opt), schema = self.schema and self.schema.name or nil,
     position = { epoch = tonumber(self.position.epoch), samples = tonumber(self.position.sample) },
   }
+  info.memory = memory()
   if self.store then
     for name, value in pairs(self.store:info()) do
       if info[name] == nil then info[name] = value end

@@ -27,8 +27,12 @@ function Store:get(name)
   return ffi.string(C.mr_store_value(self.c), C.mr_store_value_len(self.c))
 end
 
---- Reads all rows of a table into its cache.
-function Store:load(t) err.check(C.mr_store_load(self.c, t.c)) end
+--- Makes the store a table's, and reads its rows into the cache if they fit.
+---@param t table
+---@param cold boolean|nil they are read when they are looked up
+function Store:load(t, cold)
+  err.check((cold and C.mr_store_attach or C.mr_store_load)(self.c, t.c))
+end
 
 --- A commit: begin, put and put_table in any order, then finish or abort.
 function Store:begin() err.check(C.mr_commit_begin(self.c)) end
@@ -40,6 +44,12 @@ function Store:put(name, bytes, len)
   err.check(C.mr_commit_put(self.c, name, bytes, len or #bytes))
 end
 
+--- A record that is gone from the commit on.
+function Store:remove(name) err.check(C.mr_commit_remove(self.c, name)) end
+
+--- A table that is gone, with its rows and its filter.
+function Store:drop_table(name, id) err.check(C.mr_commit_drop_table(self.c, name, id)) end
+
 --- The rows of a table that changed since the last commit.
 function Store:put_table(t) err.check(C.mr_commit_table(self.c, t.c)) end
 
@@ -50,6 +60,9 @@ function Store:finish(step) err.check(C.mr_commit_end(self.c, step)) end
 --- Makes it durable while the caller goes on.
 ---@param step integer
 function Store:finish_behind(step) err.check(C.mr_commit_behind(self.c, step)) end
+
+--- Waits for the commit that is being written.
+function Store:wait() err.check(C.mr_commit_wait(self.c)) end
 
 --- Whether no commit is being written any more. Raises if it failed.
 ---@return boolean

@@ -38,19 +38,88 @@ local function column_check(name, at, column, option)
   end
 end
 
-local COLUMN_OPTIONS = { dim = true, init = true, optim = true }
+local COLUMN_OPTIONS = { dim = true, init = true, optim = true, admit = true }
+
+local OPTIONS = { ttl = true, admission = true, max_rows = true, shrink_every = true }
+local ADMISSION = { count = true, chance = true, keys = true, error = true, initial = true }
+
+local UNIT = { s = 1, m = 60, h = 3600, d = 86400, w = 7 * 86400 }
+
+--- Seconds of "30d", "12h", "15m", "10s", "2w" or a number; nil for anything else.
+---@param text string|number
+function Table.seconds(text)
+  if type(text) == "number" then return text >= 0 and text or nil end
+  local number, unit = tostring(text):match("^([%d.]+)%s*([smhdw]?)$")
+  return tonumber(number) and tonumber(number) * (UNIT[unit] or 1)
+end
+
+local function check_number(name, what, value, low, high)
+  if type(value) ~= "number" or not (value >= low and value <= high) then
+    err.raise("table %q: %s is %s, expected a number from %g to %g", name, what, tostring(value), low, high)
+  end
+  return value
+end
+
+-- How often a key has to be seen until a column is trained; 0: at once.
+local function admit_of(name, column, admission)
+  if admission and admission.chance then return (column.admit == false) and 0 or 2 end
+  local count = column.admit or admission and admission.count or 0
+  return check_number(name, "admission: count", count, 0, 15)
+end
+
+-- The options of a table: those of the model's user (--ttl, --admit, --max-rows) where it names none.
+local function options_of(name, given, defaults)
+  local o = {}
+  for key, value in pairs(given or {}) do
+    if not OPTIONS[key] then err.raise("table %q has no option %q", name, tostring(key)) end
+    o[key] = value
+  end
+  if o.ttl == nil then o.ttl = defaults.ttl end
+  if o.max_rows == nil then o.max_rows = defaults.max_rows end
+  local admit = defaults.admit
+  if o.admission == nil and admit and admit ~= 0 then
+    o.admission = admit < 1 and { chance = admit } or { count = admit }
+  end
+  for key in pairs(o.admission or {}) do
+    if not ADMISSION[key] then err.raise("table %q: admission has no option %q", name, tostring(key)) end
+  end
+  return o
+end
+
+local function apply(self, o, admits)
+  local c, name = self.c, self.name
+  local seconds = o.ttl and (Table.seconds(o.ttl)
+    or err.raise('table %q: ttl is %s, expected a time such as "30d"', name, tostring(o.ttl)))
+  if seconds then err.check(C.mr_table_expiry(c, seconds)) end
+  if o.max_rows then self.max_rows = check_number(name, "max_rows", o.max_rows, 1, 2 ^ 53) end
+  self.shrink_every = o.shrink_every
+  if not admits then return end
+  local a, given = ffi.new "mr_admission", o.admission or {}
+  a.keys, a.error = given.keys or 1e6, given.error or 0.01
+  a.chance = given.chance or 0
+  a.initial = given.initial and 1 or 0
+  err.check(C.mr_table_admission(c, a))
+end
 
 --- Makes a table. Columns are kept in the order of their names.
 ---@param name string
 ---@param id integer its number in the store, from 0
 ---@param seed integer|ffi.cdata* the model's
----@param columns table<string, { dim: integer, init: any, optim: table }>
+---@param columns table<string, { dim: integer, init: any, optim: table, admit: integer }> admit: how
+--- often a key has to be seen in training until the column is trained
 ---@param default_optim table for columns that name none
+---@param options table|nil ttl: a row lives so long after its last gradient (seconds, "30d");
+--- admission = { count = 3 } or { chance = 0.1 }, keys = how many there may be (1e6), error = of the
+--- filter (0.01), initial = true: columns are what they will begin with until then, instead of 0;
+--- max_rows: the best by `by` stay, checked every shrink_every steps
+---@param defaults table|nil ttl, admit, max_rows of the model's user
 ---@return table
-function Table.new(name, id, seed, columns, default_optim)
+function Table.new(name, id, seed, columns, default_optim, options, defaults)
   if type(columns) ~= "table" or next(columns) == nil then
     err.raise("table %q: expected columns, as { w = { dim = 1 } }", name)
   end
+  local o = options_of(name, options, defaults or {})
+  local admits = false
   local names = sorted_names(columns)
   local description = ffi.new("mr_column[?]", #names)
   local anchors = {}
@@ -60,6 +129,8 @@ function Table.new(name, id, seed, columns, default_optim)
     anchors[i] = column_name
     description[i - 1].name = column_name
     description[i - 1].dim = column.dim
+    description[i - 1].admit = admit_of(name, column, o.admission)
+    admits = admits or description[i - 1].admit > 1
     initializer.write(column.init, description[i - 1].init)
     optim.write(column.optim or default_optim, description[i - 1].optim)
   end
@@ -70,6 +141,7 @@ function Table.new(name, id, seed, columns, default_optim)
     self.dims[i] = columns[column_name].dim
     self.base_lr[i] = C.mr_table_optim(c, i - 1).lr
   end
+  apply(self, o, admits)
   for r = 1, RINGS do
     local row = {}
     for i, column_name in ipairs(names) do
@@ -91,6 +163,10 @@ function Table:__call(batch)
   local t = tape.current
   if not t then err.raise("table %q: looked up outside of a model's function", self.name) end
   local lookup = C.mr_table_pull(self.c, t.c, batch.c)
+  if lookup == -2 and self.relieve then
+    self.relieve()
+    lookup = C.mr_table_pull(self.c, t.c, batch.c)
+  end
   if lookup < 0 then err.check(lookup) end
   self.ring = self.ring % RINGS + 1
   local row = self.rings[self.ring]
@@ -134,7 +210,7 @@ function Table:peek(key, column)
   err.raise("table %q has no column %q", self.name, tostring(column))
 end
 
---- The columns as one line of text: what a store compares a model by.
+--- The columns as one line of text.
 function Table:layout()
   local parts = {}
   for i, name in ipairs(self.names) do

@@ -146,8 +146,8 @@ function trainer.fit(model, options)
   model.manual_commits = true
   if tonumber(model.position.epoch) > run.done then
     epoch_end(0)
-  else
-    keep_best()
+  elseif run.rows == 0 then
+    keep_best() -- the end of an epoch was committed, but perhaps not kept; later states are not it
   end
 
   if not run.finished and run.done < o.epochs then

@@ -7,7 +7,7 @@ local info = {}
 function info.declare(p)
   p:description("Shows what a store holds: the model and its options, tables, position in the data, "
     .. "commits, and the digest of all state. Works while another process trains.")
-  options.declare(p, { "store", "json" })
+  options.declare(p, { "store", "memory", "json" })
 end
 
 local ORDER = { "model", "schema", "seed", "options", "step", "epoch", "samples", "position", "commit",
@@ -49,7 +49,7 @@ local function show(name, value, indent)
 end
 
 function info.run(args)
-  local model = require("moonrock").reopen(args.store, {})
+  local model = require("moonrock").reopen(args.store, { cold = true, memory = args.memory })
   local told = model:info()
   model:close()
   if args.json then

@@ -94,6 +94,19 @@ local function setting(text)
   return { name, value(given) }
 end
 
+local function lifetime(text)
+  if not require("moonrock.table").seconds(text) then return nil, ("'%s' is no time such as 30d or 12h"):format(text) end
+  return text
+end
+
+local function admit(text)
+  local n = tonumber(text)
+  if not n or not (n > 0 and n < 1 or n >= 1 and n <= 15 and n % 1 == 0) then
+    return nil, ("'%s' is no whole number from 1 to 15, nor a chance below 1"):format(text)
+  end
+  return n
+end
+
 local FORMATS = { "libsvm", "libffm", "libfm", "csv", "tsv", "bin" }
 
 local function one_of(list)
@@ -109,7 +122,8 @@ end
 
 -- ---- options that several commands have -----------------------------------------------------
 
-local DECLARE = {
+local DECLARE
+DECLARE = {
   store = function(p)
     p:option("--store", "Directory of the model and all its state."):argname "DIR":count(1)
   end,
@@ -141,7 +155,21 @@ local DECLARE = {
   machine = function(p)
     p:option("--threads", "Threads; results do not depend on it (one a processor).")
       :argname "N":convert(count)
-    p:option("--memory", "Memory that the process may use, such as 2GB."):argname "SIZE":convert(size)
+    DECLARE.memory(p)
+  end,
+  memory = function(p)
+    p:option("--memory", "Memory that the process may use, such as 2GB (half of the machine's).")
+      :argname "SIZE":convert(size)
+  end,
+  rows = function(p)
+    p:option("--ttl", "Rows live so long after their last gradient, such as 30d."):argname "TIME"
+      :convert(lifetime)
+    p:option("--admit", "A key gets a row from its N-th sighting in training on; below 1: with that chance "
+      .. "at each sighting."):argname "N|P":convert(admit)
+    p:option("--max-rows", "Rows of a table at most; those updated longest ago go first."):argname "N"
+      :convert(count)
+    p:flag("--allow-drop", "Go on with a model that lacks tables, columns or weights of the store, and "
+      .. "drop these.")
   end,
   bad_lines = function(p, more)
     p:option("--bad-lines", "At a malformed line: stop with an error (default), or skip and count "
@@ -206,7 +234,8 @@ end
 function options.of_model(args, schema, recipe)
   local o = { store = args.store, seed = args.seed, threads = args.threads, memory = args.memory,
     lr = args.lr or recipe.lr, optim = args.optim or recipe.optim, commit_every = args.commit_every,
-    schema = schema }
+    schema = schema, ttl = args.ttl, admit = args.admit, max_rows = args.max_rows,
+    allow_drop = args.allow_drop }
   for _, pair in ipairs(args.set) do o[pair[1]] = pair[2] end
   for name, default in pairs(recipe.model or {}) do
     if o[name] == nil then o[name] = default end
