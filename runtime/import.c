@@ -183,6 +183,7 @@ static int sorted_ingest(sorted *f, database d)
 typedef struct importing {
     sorted states, deleted, dropped, rows;
     int full;
+    uint64_t tables; /* bit i: the file tells of table number i */
 } importing;
 
 static int record_put(importing *m, const block_head *h, const block_record *r)
@@ -202,6 +203,8 @@ static int record_put(importing *m, const block_head *h, const block_record *r)
         memcpy(key + 1, r->name, r->name_len);
         return sorted_put(&m->states, key, 1 + r->name_len, r->bytes, r->len);
     }
+    if (h->kind == BLOCK_TABLE)
+        m->tables |= (uint64_t)1 << r->state.id;
     if (h->kind == BLOCK_ROW) {
         row_key(key, PREFIX_ROW, h->table, r->key);
         return sorted_put(&m->rows, key, ROW_KEY, r->bytes, r->len);
@@ -217,6 +220,31 @@ static int record_put(importing *m, const block_head *h, const block_record *r)
         row_key(key, PREFIX_DROP, h->table, r->key);
         return sorted_put(&m->dropped, key, ROW_KEY, value, sizeof value);
     }
+    return 0;
+}
+
+static int sorted_delete_range(sorted *f, const char *from, const char *to, size_t len)
+{
+    char *message = NULL;
+    if (sorted_need(f, 2 * len))
+        return -1;
+    rocksdb_sstfilewriter_delete_range(f->writer, from, len, to, len, &message);
+    return message ? sorted_fail(f, message) : 0;
+}
+
+/* A delta holds all named records, and names all tables: others there are no more. */
+static int others_delete(importing *m)
+{
+    char from[ROW_KEY], to[ROW_KEY];
+    if (sorted_delete_range(&m->deleted, "\1", "\2", 1))
+        return -1;
+    for (uint32_t id = 0; id < TABLES_MAX; id++)
+        for (int prefix = PREFIX_ROW; prefix <= PREFIX_DROP; prefix++) {
+            row_key(from, prefix, id, 0);
+            row_key(to, prefix, id + 1, 0);
+            if (!(m->tables >> id & 1) && sorted_delete_range(&m->deleted, from, to, ROW_KEY))
+                return -1;
+        }
     return 0;
 }
 
@@ -237,13 +265,13 @@ static int file_write_sorted(importing *m, const char *path)
         bad |= one < 0;
     }
     block_close(r);
-    return bad || more < 0 || sorted_end(&m->states) || sorted_end(&m->deleted) ||
-                   sorted_end(&m->dropped) || sorted_end(&m->rows)
+    return bad || more < 0 || (!m->full && others_delete(m)) || sorted_end(&m->states) ||
+                   sorted_end(&m->deleted) || sorted_end(&m->dropped) || sorted_end(&m->rows)
                ? -1
                : 0;
 }
 
-/* Keys that were dropped are deleted before the rows are put; nothing is the store's yet. */
+/* What is no more is deleted before the rest is put; nothing is the store's yet. */
 static int file_import(mr_store *s, const char *path, database d)
 {
     importing m = {.states = {.s = s, .what = "states"},

@@ -3,6 +3,7 @@ local ffi = require "ffi"
 local json = require "dkjson"
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"
+local layout = require "moonrock.layout"
 local Model = require "moonrock.model"
 local source = require "moonrock.source"
 local Store = require "moonrock.store"
@@ -14,13 +15,9 @@ export.formats = { "tsv", "npy", "bin" }
 
 -- ---- tables that only understand records ----------------------------------------------------
 
--- A table of the columns that a store's description tells of: "v dim 16 optimizer 1 state 16, ...".
-local function decoder(name, id, layout)
-  local columns = {}
-  for column, dim, kind, state in layout:gmatch("([^,]-) dim (%d+) optimizer (%d+) state (%d+)") do
-    columns[#columns + 1] = { name = column:gsub("^%s+", ""), dim = tonumber(dim),
-      kind = tonumber(kind), state = tonumber(state) }
-  end
+-- A table of the columns that a store's description tells of, which reads all of its layouts.
+local function decoder(t)
+  local columns = t.layouts[#t.layouts]
   local list = ffi.new("mr_column[?]", #columns)
   for i, c in ipairs(columns) do
     local to = list[i - 1]
@@ -28,14 +25,16 @@ local function decoder(name, id, layout)
     to.optim.kind, to.optim.lr = c.kind, 1
     to.optim.momentum = c.kind == C.MR_SGD and c.state > 0 and 0.5 or 0
   end
-  local c = ffi.gc(err.check(C.mr_table_new(name, id, 0, list, #columns)), C.mr_table_free)
+  local c = ffi.gc(err.check(C.mr_table_new(t.name, t.id, 0, list, #columns)), C.mr_table_free)
   for i, column in ipairs(columns) do
     if C.mr_table_state(c, i - 1) ~= column.dim + column.state then
       err.raise("table %q: column %q is said to have %d numbers of state, which its optimizer has not",
-        name, column.name, column.state)
+        t.name, column.name, column.state)
     end
   end
-  return { name = name, id = id, c = c }
+  local made = { name = t.name, id = t.id, c = c }
+  layout.register(made, t.layouts)
+  return made
 end
 
 --- The tables that a store's description of its model tells of, to understand its records by.
@@ -44,8 +43,9 @@ end
 function export.tables(description)
   local tables = {}
   for i, t in ipairs(description.layout.tables) do
-    tables[i] = decoder(t.name, i - 1, t.layout)
+    tables[i] = decoder(t)
   end
+  table.sort(tables, function(a, b) return a.id < b.id end)
   return tables
 end
 
@@ -168,10 +168,10 @@ end
 local function check_part(path, kept)
   if err.check(C.mr_export_get(path, "model")) == 0 then err.raise("%s: tells of no model", path) end
   local other = json.decode(ffi.string(C.mr_export_value(), C.mr_export_value_len()))
-  local layout = {}
-  for _, t in ipairs(kept.layout.tables) do layout[t.name] = Model.encode { t } end
+  local layouts = {}
+  for _, t in ipairs(kept.layout.tables) do layouts[t.name] = Model.encode(t.layouts) end
   for _, t in ipairs(other.layout.tables) do
-    if layout[t.name] and layout[t.name] ~= Model.encode { t } then
+    if layouts[t.name] and layouts[t.name] ~= Model.encode(t.layouts) then
       err.raise("%s: its table %q has other columns than the store's; export it as tsv or npy, which "
         .. "go by the names of columns", path, t.name)
     end
@@ -187,7 +187,7 @@ local function add_rows(dir, path, format)
     model:scale_lr(state.lr_factor or 1)
     local step = math.max(1, store:info().commit.step)
     store:begin()
-    local list, n = export.pointers(model.tables)
+    local list, n = export.pointers(model.tables) -- in any order
     local added = err.check(C.mr_import_rows(store.c, list, n, path, FORMATS[format], step))
     if state.step ~= step then -- rows are of a step from 1 on
       state.step = step

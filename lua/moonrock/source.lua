@@ -181,9 +181,15 @@ function source.reopen(dir, options)
   elseif kept.data and not o.data then
     o.data = require("moonrock.reader").data(kept.data)
   end
-  o.store, o.detached = not o.detached and dir or nil, nil
-  if not o.store then o.seed = kept.seed end
-  return definition(o), kept
+  if not o.detached then
+    o.store = dir
+    return definition(o), kept
+  end
+  o.detached, o.seed = kept, kept.seed
+  local model = definition(o)
+  model.directory = dir
+  require("moonrock.layout").adapt(model, kept.layout, o)
+  return model, kept
 end
 
 return source
