@@ -462,6 +462,72 @@ double mr_store_number(mr_store *s, const char *what);
 /* The directory of the database in use, within the store's. Owned by the store. */
 const char *mr_store_database(const mr_store *s);
 
+/* ---- export, import, verify ----------------------------------------------------------
+ *
+ * The last commit of a store as files, and back; formats: runtime/README.md. Tables are those of
+ * the store, by whose layouts records are understood; they need not be loaded. */
+
+typedef enum mr_export_format { MR_EXPORT_BIN, MR_EXPORT_TSV, MR_EXPORT_NPY } mr_export_format;
+
+typedef struct mr_export {
+    int32_t format;       /* mr_export_format */
+    int32_t part;         /* 1: some tables or rows only: a bin file that makes no store */
+    uint64_t since;       /* rows updated and keys dropped after this step: a delta; 0: all rows */
+    uint64_t after;       /* rows updated after this step */
+    uint64_t count;       /* rows of which some column was updated so often */
+    uint64_t rows, drops; /* filled in: how many there were */
+} mr_export;
+
+/* Writes a file that is complete once it is there (npy: a directory; tsv and bin: "-" is standard
+ * output). Rows that expired are left out. */
+int mr_store_export(mr_store *s, mr_table *const *tables, size_t n, mr_export *options,
+                    const char *path);
+
+/* The step of the last commit made at this time (seconds since 1970) or before; 0: none; -1. */
+double mr_store_step_at(mr_store *s, double seconds);
+
+/* What a file is: 1: a bin export, whose head is filled in once all of it was checked; 0: something
+ * else; -1: a damaged one. */
+typedef struct mr_exported {
+    int32_t part;
+    uint64_t commit, step, since, rows, drops;
+} mr_exported;
+int mr_export_read(const char *path, mr_exported *out);
+
+/* A named record of a bin export, as mr_store_get: owned by the thread, until the next. */
+int mr_export_get(const char *path, const char *name);
+const void *mr_export_value(void);
+double mr_export_value_len(void);
+
+/* Makes a store of a full bin export and its deltas, in order; or brings one up to date by deltas
+ * alone. All of it is done, or nothing is changed. */
+int mr_store_import(const char *dir, const char *const *files, size_t n);
+
+/* Adds the rows of a file (tsv, bin of some rows) or directory (npy) to the commit being prepared,
+ * one such call a commit, which will be at `step`. Keys ascend within a table. What a row has
+ * already, and the file does not tell, stays. Returns how many rows there were, or -1. */
+double mr_import_rows(mr_store *s, mr_table *const *tables, size_t n, const char *path, int format,
+                      uint64_t step);
+
+/* Reads everything of a store, checksums verified, and names what is wrong. */
+typedef struct mr_verification mr_verification;
+mr_verification *mr_store_verify(mr_store *s, mr_table *const *tables, size_t n);
+void mr_verification_free(mr_verification *v);
+/* What is wrong, from 0 on, and the named records that are no table's; NULL after the last. Owned
+ * by the verification. */
+const char *mr_verification_problem(const mr_verification *v, int i);
+const char *mr_verification_name(const mr_verification *v, int i);
+/* Rows of a table by its number, those that expired left out; commits in the log. */
+double mr_verification_rows(const mr_verification *v, uint32_t table);
+double mr_verification_commits(const mr_verification *v);
+
+/* Checks the bytes of a param's record: -1 if they are none. */
+int mr_param_check(const char *name, const void *bytes, size_t len);
+
+/* The i-th directory of a state kept in a store, from 0 on, which is a store too; NULL after
+ * the last. Owned by the thread, until the next call. */
+const char *mr_store_kept(const char *dir, int i);
+
 /* ---- params: dense weights ---------------------------------------------------------- */
 
 typedef struct mr_param mr_param;

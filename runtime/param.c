@@ -227,3 +227,24 @@ int mr_param_load(mr_param *p, const void *bytes, size_t len)
     p->has_grad = 0;
     return 0;
 }
+
+int mr_param_check(const char *name, const void *bytes, size_t len)
+{
+    header h;
+    size_t count = 1;
+    if (len < sizeof h)
+        return fail("param %s: %zu bytes, expected at least %zu", name, len, sizeof h);
+    memcpy(&h, bytes, sizeof h);
+    if (h.version != VERSION)
+        return fail("param %s: its format is version %u, expected %d", name, h.version, VERSION);
+    int good = h.rank >= 1 && h.rank <= RANK_MAX && h.vectors <= 2;
+    for (uint32_t i = 0; good && i < RANK_MAX; i++) {
+        good = h.dim[i] >= 1 && (i < h.rank || h.dim[i] == 1) && count <= INT32_MAX / h.dim[i];
+        count *= h.dim[i];
+    }
+    if (!good || len != sizeof h + sizeof(float) * count * (1 + h.vectors))
+        return fail("param %s: its %zu bytes are not of its shape [%u, %u, %u, %u] and %u values a "
+                    "weight",
+                    name, len, h.dim[0], h.dim[1], h.dim[2], h.dim[3], h.vectors);
+    return 0;
+}

@@ -164,3 +164,10 @@ int table_install(mr_table *t, uint64_t key, const uint8_t *record, size_t len)
     pthread_mutex_unlock(&s->lock);
     return starved ? 1 : rc < 0 ? -1 : 0;
 }
+
+int table_record_check(const mr_table *t, uint64_t key, const uint8_t *record, size_t len,
+                       uint64_t *step)
+{
+    uint32_t count[COLUMNS_MAX];
+    return record_head(t, key, record, len, step, count) ? 0 : -1;
+}

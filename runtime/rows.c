@@ -120,6 +120,20 @@ int store_read_rows(mr_store *s, uint32_t table, const keyed_row *rows, size_t n
 
 /* ---- scans ---- */
 
+static int iterator_fine(const rocksdb_iterator_t *i)
+{
+    char *message = NULL;
+    rocksdb_iter_get_error(i, &message);
+    int fine = !message;
+    rocksdb_free(message);
+    return fine;
+}
+
+static int by_bound(const key_bound *a, const key_bound *b)
+{
+    return a->len != b->len || memcmp(a->key, b->key, a->len);
+}
+
 int store_scan(mr_store *s, const char *doing, const char *from, const char *to, size_t len,
                scan_record *work, void *context)
 {
@@ -130,15 +144,38 @@ int store_scan(mr_store *s, const char *doing, const char *from, const char *to,
     rocksdb_readoptions_set_fill_cache(read, 0);
     rocksdb_readoptions_set_readahead_size(read, 1 * MIB);
     rocksdb_readoptions_set_iterate_upper_bound(read, to, len);
+    key_bounds bounds = {NULL, 0, 0, NULL};
+    size_t next = 0;
     pthread_rwlock_rdlock(&s->using);
+    int bad = bounds_add(&bounds, s->base);
     rocksdb_iterator_t *i = rocksdb_create_iterator(s->base.db, read);
-    int bad = 0;
-    for (rocksdb_iter_seek(i, from, len); !bad && rocksdb_iter_valid(i); rocksdb_iter_next(i)) {
-        size_t key_len, value_len;
-        const char *key = rocksdb_iter_key(i, &key_len);
+    if (!bad) /* a compaction may have ended between the two */
+        bad = bounds_add(&bounds, s->base);
+    const key_bound first = {from, len}, last = {to, len};
+    while (next < bounds.n && key_reaches(first.key, first.len, &bounds.at[next]))
+        next++;
+    rocksdb_iter_seek(i, from, len);
+    while (!bad) {
+        size_t key_len = 0, value_len;
+        const char *key = rocksdb_iter_valid(i) ? rocksdb_iter_key(i, &key_len) : NULL;
+        if (!key && !iterator_fine(i))
+            break;
+        if (next < bounds.n && (!key || key_reaches(key, key_len, &bounds.at[next]))) {
+            const key_bound *b = &bounds.at[next++]; /* seeks at the start of every file */
+            if (key_reaches(b->key, b->len, &last))
+                next = bounds.n;
+            else if (next == bounds.n || by_bound(b, &bounds.at[next]))
+                rocksdb_iter_seek(i, b->key, b->len);
+            continue;
+        }
+        if (!key)
+            break;
         const char *value = rocksdb_iter_value(i, &value_len);
         bad = work(context, key, key_len, value, value_len);
+        if (!bad)
+            rocksdb_iter_next(i);
     }
+    bounds_free(&bounds);
     char *message = NULL;
     rocksdb_iter_get_error(i, &message);
     rocksdb_iter_destroy(i);

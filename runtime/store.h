@@ -146,6 +146,24 @@ int database_rescue_files(const mr_store *s, const char *path, database *d, comm
 int database_rescue_tail(const mr_store *s, const char *path, int writes, database *d,
                          commit_mark *log);
 
+/* ---- bounds.c ---- */
+
+typedef struct key_bound {
+    const char *key;
+    size_t len;
+} key_bound;
+
+/* The first keys of a database's files, ascending; zero: none yet. */
+typedef struct key_bounds {
+    key_bound *at;
+    size_t n, room;
+    arena *bytes;
+} key_bounds;
+
+int bounds_add(key_bounds *b, database d); /* those there are now; -1 after fail() */
+void bounds_free(key_bounds *b);
+int key_reaches(const char *key, size_t len, const key_bound *b); /* 1: it is the bound, or above */
+
 /* ---- store.c, follow.c ---- */
 
 /* Opens the database that COMMIT names, as the writer goes on, in the place of the one in use. */

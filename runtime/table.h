@@ -42,6 +42,10 @@ size_t table_encode(const mr_table *t, const void *row, uint8_t *record);
  * of this table's layouts. Several threads may install rows of one table. */
 int table_install(mr_table *t, uint64_t key, const uint8_t *record, size_t len);
 
+/* Whether a record is one of this table's layouts, whole, and its step; -1 after fail(). */
+int table_record_check(const mr_table *t, uint64_t key, const uint8_t *record, size_t len,
+                       uint64_t *step);
+
 /* ---- what the store keeps of a table beside its rows ---- */
 
 typedef struct table_state {

@@ -236,12 +236,14 @@ describe("help", function()
   it("lists the commands", function()
     local status, out = moonrock("--help")
     assert.equal(0, status)
-    for _, command in ipairs { "train", "eval", "predict", "learn", "info", "shrink", "checkpoint" } do
+    for _, command in ipairs { "train", "eval", "predict", "learn", "info", "verify", "export", "import",
+      "shrink", "checkpoint" } do
       assert.truthy(out:find("\n  " .. command .. " ", 1, true), command)
     end
   end)
 
-  for _, command in ipairs { "train", "eval", "predict", "learn", "info", "shrink", "checkpoint" } do
+  for _, command in ipairs { "train", "eval", "predict", "learn", "info", "verify", "export", "import",
+      "shrink", "checkpoint" } do
     it("of " .. command .. " goes to standard output with status 0", function()
       local status, out, err = moonrock(command, "--help")
       assert.equal(0, status)

@@ -1,10 +1,11 @@
--- The command line: `moonrock train`, `eval`, `predict`, `learn`, `info`. A command is a file of
+-- The command line: `moonrock train`, `eval`, `info` and so on. A command is a file of
 -- moonrock/cli/ that declares its options and runs; here they are parsed, and what went wrong
 -- becomes one line and an exit status: 1 the work failed, 2 wrong usage.
 local argparse = require "argparse"
 local options = require "moonrock.cli.options"
 
-local COMMANDS = { "train", "eval", "predict", "learn", "info", "shrink", "checkpoint" }
+local COMMANDS = { "train", "eval", "predict", "learn", "info", "verify", "export", "import", "shrink",
+  "checkpoint" }
 
 local cli = { commands = {} }
 for _, name in ipairs(COMMANDS) do cli.commands[name] = true end
@@ -48,6 +49,10 @@ Commands:
   learn MODEL --source FILE --store DIR
                              learn from a stream: score each batch, then learn from it
   info --store DIR           what a store holds
+  verify --store DIR         read all of a store, and name what is wrong
+  export --store DIR --out FILE
+                             a store, or some of its rows, as a file
+  import --store DIR FILE... a store from such files, or rows into one
   shrink --store DIR         drop the rows that are worth least
   checkpoint --store DIR --out DIR
                              copy a store, also while it is trained

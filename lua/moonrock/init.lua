@@ -1,4 +1,5 @@
 --- The library, as users see it: `local mr = require "moonrock"`.
+local export = require "moonrock.export"
 local losses = require "moonrock.losses"
 local layers = require "moonrock.layers"
 local metrics = require "moonrock.metrics"
@@ -17,6 +18,9 @@ local mr = {
   find = source.find,
   schema_of = source.schema,
   reopen = source.reopen,
+  export = export.export,
+  import = export.import,
+  verify = require "moonrock.verify",
   optim = require "moonrock.optim",
   init = require "moonrock.initializer",
   fit = trainer.fit,

@@ -55,6 +55,14 @@ local function register(t, number, columns)
   err.check(C.mr_table_layout(t.c, number, list, #columns))
 end
 
+--- Tells a table of all layouts that its records are in; the last one is the table's own.
+---@param t table { c = }
+---@param layouts table[]
+function layout.register(t, layouts)
+  for number, columns in ipairs(layouts) do register(t, number, columns) end
+  err.check(C.mr_table_layout_now(t.c, #layouts))
+end
+
 --- What a store keeps of the model as it is.
 ---@param m table
 ---@return table
@@ -94,8 +102,7 @@ local function adapt_table(t, old, news, losses)
   t.layouts = {}
   for i, columns in ipairs(old.layouts) do t.layouts[i] = columns end
   if changed then t.layouts[#t.layouts + 1] = now end
-  for number, columns in ipairs(t.layouts) do register(t, number, columns) end
-  err.check(C.mr_table_layout_now(t.c, #t.layouts))
+  layout.register(t, t.layouts)
 end
 
 --- Matches the model with what its store keeps. What would be lost is refused unless options allow it;

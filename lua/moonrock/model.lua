@@ -22,7 +22,7 @@ Definition.__index = Definition
 -- Options that are the runtime's; all others are handed to the model's own function as `opt`.
 local OWN = { store = true, schema = true, seed = true, threads = true, memory = true,
   read_only = true, commit_every = true, commit_seconds = true, data = true, on_notice = true,
-  follow = true, allow_drop = true, clock = true, cold = true }
+  follow = true, allow_drop = true, clock = true, cold = true, detached = true }
 
 -- Options of the model's tables, which a store keeps.
 local ROW_OPTIONS = { "ttl", "admit", "max_rows" }
@@ -110,7 +110,7 @@ function Definition:__call(options)
     read_only = options.read_only or options.follow, position = ffi.new("mr_position"), fit = {},
     clock = options.clock, cold = options.cold, lr_factor = 1, commit_every = options.commit_every,
     commit_seconds = options.commit_seconds or COMMIT_SECONDS, batches_since = 0,
-    loss_name = self.settings.loss or "bce",
+    loss_name = self.settings.loss or "bce", kept = options.detached,
   }, Model)
   m.training = not m.read_only
   if options.store then

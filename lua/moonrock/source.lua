@@ -149,7 +149,8 @@ end
 
 --- The model of a store, from the store alone.
 ---@param dir string
----@param options table|nil read_only (true by default), follow, threads, ...
+---@param options table|nil read_only (true by default), follow, threads, ...; detached: without the
+--- store, so that its tables and params are as they begin
 ---@return table model
 function source.reopen(dir, options)
   local json = require "dkjson"
@@ -181,8 +182,15 @@ function source.reopen(dir, options)
   elseif kept.data and not o.data then
     o.data = require("moonrock.reader").data(kept.data)
   end
-  o.store = dir
-  return definition(o), kept
+  if not o.detached then
+    o.store = dir
+    return definition(o), kept
+  end
+  o.detached, o.seed = kept, kept.seed
+  local model = definition(o)
+  model.directory = dir
+  require("moonrock.layout").adapt(model, kept.layout, o)
+  return model, kept
 end
 
 return source
