@@ -121,6 +121,7 @@ function Definition:__call(options)
     if m.store then
       m.kept_text = m.store:get("model")
       m.kept = m.kept_text and json.decode(m.kept_text)
+      m.described = m.kept_text
       if m.kept and options.seed == nil then m.seed = m.kept.seed end
       for _, name in ipairs(m.kept and ROW_OPTIONS or {}) do -- those of the store go on to hold
         if opt[name] == nil then opt[name] = (m.kept.options or {})[name] end
@@ -464,7 +465,7 @@ function Model:batches(part, options)
   if self.schema and not self.schema:fitted() then
     self.schema:fit { files = part, split = o.split }
   end
-  if self.store and not self.described then self:commit() end
+  if self.store and self.described ~= describe(self) then self:commit() end
   return own_iterator(self, self.data:batches(part, o))
 end
 
@@ -474,7 +475,7 @@ function Model:stream(from, options)
   for name, value in pairs(options or {}) do o[name] = value end
   o.epochs, o.stream = 1, true
   o.from = { epoch = 0, sample = tonumber(self.position.sample) }
-  if self.store and not self.described then self:commit() end
+  if self.store and self.described ~= describe(self) then self:commit() end
   return own_iterator(self, self.data:batches(from, o))
 end
 
