@@ -80,7 +80,7 @@ void reads_start(read_set *s)
     s->next = NULL;
     *ahead.last = s;
     ahead.last = &s->next;
-    while (ahead.threads < MIN(mr_threads(), THREADS_MAX)) {
+    while (ahead.threads < MIN(MAX(1, mr_threads() - 1), THREADS_MAX)) {
         pthread_t thread; /* without any, those who wait read */
         if (thread_start(&thread, reads_ahead, NULL))
             break;

@@ -84,7 +84,7 @@ double mr_memory_limit(void)
         /* Large blocks go back to the system when they are freed; few threads, few heaps. */
         mallopt(M_MMAP_THRESHOLD, 1 << 20);
         mallopt(M_TRIM_THRESHOLD, 4 << 20);
-        mallopt(M_ARENA_MAX, 2);
+        mallopt(M_ARENA_MAX, 4);
         budget.limit = limit_default();
     }
     double limit = budget.limit;

@@ -582,6 +582,8 @@ static void *commit_run(void *argument)
     c->failed = commit_write(c);
     if (c->failed) {
         snprintf(c->error, sizeof c->error, "%s", mr_error());
+        for (size_t i = 0; i < c->tables; i++)
+            table_cut_abandon(c->table[i]);
         /* A database that did not open again may need its files (database_rescue). */
         for (size_t i = 0; c->s->base.db && !c->s->ahead.number && i < COMMIT_FILES; i++)
             unlink(c->file[i]);

@@ -131,6 +131,13 @@ size_t table_cut_encode(mr_table *t, size_t from, size_t n, uint64_t *keys, uint
     return n;
 }
 
+void table_cut_abandon(mr_table *t)
+{
+    pthread_mutex_lock(&t->cut_lock);
+    t->cut_written = 1;
+    pthread_mutex_unlock(&t->cut_lock);
+}
+
 /* ---- the training thread's ---- */
 
 static int is_written(const mr_table *t, uint64_t key)

@@ -25,6 +25,8 @@ int64_t table_cut_sort(mr_table *t);
  * each ends. Returns how many. */
 size_t table_cut_encode(mr_table *t, size_t from, size_t n, uint64_t *keys, uint8_t *records,
                         size_t *ends);
+/* The committing thread gives up: rows of the cut need not be kept as they were any more. */
+void table_cut_abandon(mr_table *t);
 /* The cut is durable, or (0) its rows are to be committed again. */
 void table_cut_end(mr_table *t, int durable);
 /* Nothing changed since the cut. */
