@@ -27,8 +27,9 @@ static int head_fail(const array *a, const char *what)
 static int shape_read(array *a, const char *text)
 {
     const char *at = strstr(text, "'shape':");
-    at = at ? strchr(at, '(') : NULL;
-    for (a->rank = 0; at && at[1] && *at != ')';) {
+    if (!at || !(at = strchr(at, '(')))
+        return -1;
+    for (a->rank = 0; at[1] && *at != ')';) {
         at++;
         at += strspn(at, " ");
         if (*at == ')')
@@ -41,7 +42,7 @@ static int shape_read(array *a, const char *text)
         if (*at != ',' && *at != ')')
             return -1;
     }
-    return at ? 0 : -1;
+    return 0;
 }
 
 static int head_read(array *a)

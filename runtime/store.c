@@ -181,8 +181,7 @@ static int open_writing(mr_store *s)
     if (commit_file_read(s->dir, &s->last) || store_database_open(s))
         return -1;
     if (s->ahead.number) {
-        commit_repair(s);
-        if (commit_file_write(s->dir, &s->ahead))
+        if (commit_repair(s) || commit_file_write(s->dir, &s->ahead))
             return -1;
         s->last = s->ahead;
         s->ahead.number = 0;

@@ -59,6 +59,7 @@ typedef struct witness {
     size_t key_len;
     const void *bytes;
     size_t len;
+    uint64_t hash; /* of the bytes, where these are elsewhere; 0: not found */
 } witness;
 
 /* A commit that is put together, or written by its own thread. */
@@ -176,15 +177,32 @@ void follow_end(mr_store *s);
 
 /* ---- commit.c ---- */
 
+/* The place of a commit's i-th file. */
+int commit_file_path(const commit *c, size_t i, char path[PATH_SIZE]);
+
+/* ---- sorted_file.c ---- */
+
 /* Writes the log of a commit and its named records as a sorted file; returns RocksDB's message, or
  * NULL. */
 char *state_file_write(commit *c, const char *path);
+/* Writes the file of all tables' rows, if there are any. */
+int commit_rows_write(commit *c);
+/* Keeps RocksDB's message. Returns -1. */
+int commit_fail(const commit *c, char *message);
+
+/* ---- ingest.c ---- */
+
 /* Adds sorted files to a database at once; returns RocksDB's message, or NULL. */
 char *database_ingest(database d, const char *const *files, size_t n);
+/* Copies of files that are small, for another try; then the ingest itself, which waits while compaction
+ * is far behind, and after which all of the commit can be read; then the copies are removed. */
+int commit_keep(const commit *c);
+int commit_ingest(commit *c);
+void commit_forget(const commit *c);
 
 /* Of a commit that the database has but COMMIT has not: takes its files over once more, where there
- * are copies of them. */
-void commit_repair(mr_store *s);
+ * are copies of them. -1 after fail() if it is not complete. */
+int commit_repair(mr_store *s);
 
 /* A file of rows, ascending by key, that becomes part of the commit being prepared. */
 typedef struct rows_file rows_file;

@@ -25,7 +25,7 @@
 #include "optimizer.h"
 #include "table.h"
 
-enum { SHARDS = 16, COLUMNS_MAX = 16, LAYOUTS_MAX = 64, HEAT_MAX = 3 };
+enum { SHARDS = 16, COLUMNS_MAX = 16, LAYOUTS_MAX = 64, HEAT_MAX = 15 };
 #define NO_SLOT UINT32_MAX
 
 typedef struct row {

@@ -229,7 +229,7 @@ static int key_above(const char *a, size_t a_len, const char *b, size_t b_len)
 /* The least bound of a file above the key at hand becomes it: 1, or 0: there is none. */
 static int next_bound(mr_verification *v)
 {
-    char best[KEY_MOST];
+    char best[KEY_MOST] = "";
     size_t best_len = 0;
     const rocksdb_livefiles_t *files = rocksdb_livefiles(v->s->base.db);
     for (int i = 0; i < rocksdb_livefiles_count(files); i++)

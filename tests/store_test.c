@@ -1,4 +1,4 @@
-/* store_test.c - the store under kills, faults and damage: `store_test [SEED [KILLS]]`.
+/* store_test.c - the store under kills, faults and damage: `store_test [SEED [KILLS [DAMAGES]]]`.
  *
  * What a store holds after step n is a function of n alone (`advance`), so whatever was committed,
  * killed, kept and restored before, its digest must be digest[n]. Calls of write, sync, link and
@@ -354,7 +354,7 @@ static void restore_fault_test(void)
 static void copy_store(const char *from, const char *to)
 {
     char command[700];
-    snprintf(command, sizeof command, "rm -rf %s && cp -a %s %s", to, from, to);
+    snprintf(command, sizeof command, "rm -rf %s && cp -r %s %s", to, from, to);
     must(!system(command), "copy");
 }
 
@@ -429,47 +429,69 @@ static void commit_file_test(void)
            before);
 }
 
-/* Every file of the database with one bit flipped, at many places: reading it all tells, or the
- * state is what it was. */
-static void flip_test(uint64_t seed, int flips)
+/* The files below a directory. */
+static int files_below(const char *dir, char files[][300], int n, int most)
+{
+    DIR *d = opendir(dir);
+    for (struct dirent *e; d && (e = readdir(d)) && n < most;) {
+        struct stat st;
+        char path[300];
+        snprintf(path, sizeof path, "%.150s/%.140s", dir, e->d_name);
+        if (e->d_name[0] == '.' || stat(path, &st))
+            continue;
+        if (S_ISDIR(st.st_mode))
+            n = files_below(path, files, n, most);
+        else if (st.st_size > 0)
+            memcpy(files[n++], path, sizeof path);
+    }
+    if (d)
+        closedir(d);
+    return n;
+}
+
+/* One bit flipped, or the end cut off, in any file of a store: reading it all tells, or the state is what
+ * it was. */
+static void damage_test(uint64_t seed, int times)
 {
     int before = failures, reported = 0;
     mr_store_close(store_made("whole", 6));
     uint64_t i = 0;
-    for (int k = 0; k < flips && failures == before; k++) {
-        copy_store(at("whole"), at("flipped"));
+    for (int k = 0; k < times && failures == before; k++) {
+        copy_store(at("whole"), at("damaged"));
         char files[64][300];
-        int n = 0;
-        DIR *d = opendir(at("flipped/db-1"));
-        for (struct dirent *e; d && (e = readdir(d)) && n < 63;)
-            if (strstr(e->d_name, ".sst") || strstr(e->d_name, "MANIFEST") ||
-                strstr(e->d_name, "CURRENT"))
-                snprintf(files[n++], 300, "%s/%.100s", at("flipped/db-1"), e->d_name);
-        closedir(d);
-        snprintf(files[n++], 300, "%s", at("flipped/COMMIT"));
+        int n = files_below(at("damaged"), files, 0, 64);
         const char *file = files[random_at(seed, i++) % (uint64_t)n];
         struct stat st;
         must(!stat(file, &st) && st.st_size > 0, file);
         off_t place = (off_t)(random_at(seed, i++) % (uint64_t)st.st_size);
-        uint8_t byte, bit = (uint8_t)(1u << random_at(seed, i++) % 8);
-        int fd = open(file, O_RDWR);
-        must(pread(fd, &byte, 1, place) == 1, "read");
-        byte ^= bit;
-        must(pwrite(fd, &byte, 1, place) == 1 && !close(fd), "write");
-        mr_store *s = mr_store_open(at("flipped"), k & 1 ? MR_STORE_READ : MR_STORE_WRITE);
+        uint64_t dice = random_at(seed, i++);
+        int cut = dice >> 8 & 1;
+        if (cut) {
+            must(!truncate(file, place), "truncate");
+        } else {
+            uint8_t byte;
+            int fd = open(file, O_RDWR);
+            must(pread(fd, &byte, 1, place) == 1, "read");
+            byte ^= (uint8_t)(1u << dice % 8);
+            must(pwrite(fd, &byte, 1, place) == 1 && !close(fd), "write");
+        }
+        mr_store *s = mr_store_open(at("damaged"), k & 1 ? MR_STORE_READ : MR_STORE_WRITE);
         mr_table *t = table_make();
         char hex[33];
         if (!s || mr_store_digest(s, hex) || mr_store_load(s, t))
-            reported += check(strstr(mr_error(), at("flipped")) || strstr(mr_error(), "table t"),
+            reported += check(strstr(mr_error(), at("damaged")) || strstr(mr_error(), "table t"),
                               "the message names no store");
         else
-            check(is_at(s, 6), "bit %d of byte %lld of %s: unnoticed, and the state is another",
-                  bit, (long long)place, file);
+            check(is_at(s, 6),
+                  "seed %llu, %d: %s at byte %lld of %s: unnoticed, and the state is "
+                  "another",
+                  (unsigned long long)seed, k, cut ? "cut" : "a flipped bit", (long long)place,
+                  file);
         mr_store_close(s);
         mr_table_free(t);
     }
-    check(reported > flips / 2, "only %d of %d were reported", reported, flips);
-    report("a flipped bit is reported, or changes nothing", before);
+    check(reported > times / 3, "only %d of %d were reported", reported, times);
+    report("a flipped bit, and an end that is cut off, are reported, or change nothing", before);
 }
 
 /* ---- processes ---- */
@@ -610,7 +632,7 @@ int main(int argc, char **argv)
         ENOSPC, 1);
     restore_fault_test();
     commit_file_test();
-    flip_test(seed, 60);
+    damage_test(seed, argc > 3 ? atoi(argv[3]) : 2000);
     mr_tape_free(tape);
     tree_remove(root);
     if (failures)
