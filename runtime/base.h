@@ -39,7 +39,8 @@ void *arena_take(arena *a, size_t len); /* 64-byte aligned, undefined; NULL afte
 void arena_reset(arena *a);
 
 /* A region: the addresses of up to `most` bytes, none of which is memory yet. region_grow makes
- * [from, to) memory at once, zero, from 2 MiB on in huge pages where it can; nothing ever moves. */
+ * [from, to) memory at once, zero; where `to` is a multiple of 2 MiB, in huge pages if it can. Nothing
+ * ever moves. */
 char *region_new(size_t most);
 int region_grow(char *base, size_t from, size_t to);
 void region_free(char *base, size_t most);

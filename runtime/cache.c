@@ -17,20 +17,6 @@ enum {
     LOOK = 8                /* rows between the hand and what it prefetches */
 };
 
-size_t shard_home(const shard *s, uint64_t hash)
-{
-    return (size_t)(((hash & UINT32_MAX) * s->index_size) >> 32);
-}
-
-index_entry *shard_place(const shard *s, uint64_t hash)
-{
-    size_t i = shard_home(s, hash);
-    while (s->index[i].slot != NO_SLOT && s->index[i].hash != hash)
-        if (++i == s->index_size)
-            i = 0;
-    return &s->index[i];
-}
-
 /* Takes an entry out, and moves back those behind it that would not be found any more. */
 static void index_remove(shard *s, index_entry *e)
 {
@@ -53,13 +39,17 @@ static void index_remove(shard *s, index_entry *e)
     }
 }
 
-/* Makes the index half as large again: 0, 1: the budget has not enough left, -1 after fail(). */
+/* Doubles the index, or makes it half as large again: 0, 1: the budget has not enough left, -1 after
+ * fail(). */
 static int index_grow(mr_table *t, shard *s)
 {
-    size_t size = s->index_size + s->index_size / 2, old_size = s->index_size;
-    size_t bytes = size * sizeof(index_entry);
-    if (size >= UINT32_MAX || !memory_grant(&t->memory, bytes))
-        return 1;
+    size_t old_size = s->index_size, size = 2 * old_size, bytes = size * sizeof(index_entry);
+    if (size >= UINT32_MAX || !memory_grant(&t->memory, bytes)) {
+        size = old_size + old_size / 2;
+        bytes = size * sizeof(index_entry);
+        if (size >= UINT32_MAX || !memory_grant(&t->memory, bytes))
+            return 1;
+    }
     index_entry *index = memory_new(bytes);
     if (!index) {
         memory_took(bytes);
@@ -83,8 +73,8 @@ static int index_grow(mr_table *t, shard *s)
 static int rows_grow(mr_table *t, shard *s)
 {
     size_t left = SLAB_HUGE - s->granted % SLAB_HUGE, step = left;
-    if (s->granted < SLAB_HUGE)
-        step = MIN(left, MAX((size_t)SLAB_STEP, s->granted));
+    if (s->granted < SLAB_SMALL)
+        step = MAX((size_t)SLAB_STEP, s->granted);
     while (!memory_grant(&t->memory, step)) {
         if (step <= SLAB_SMALL)
             return 1;
@@ -156,9 +146,11 @@ static int shard_grow(mr_table *t, shard *s)
     return rc;
 }
 
-row *shard_add(mr_table *t, shard *s, uint64_t key, uint64_t hash, int evict, int *starved)
+row *shard_add(mr_table *t, shard *s, uint64_t key, uint64_t hash, int evict, index_entry **at,
+               int *starved)
 {
-    int may = s->refused % RETRY == 0, rc = may ? shard_grow(t, s) : 1;
+    const index_entry *index = s->index;
+    int may = s->refused % RETRY == 0, rc = may ? shard_grow(t, s) : 1, moved = 0;
     if (rc < 0)
         return NULL;
     s->refused = rc ? s->refused + 1 : 0;
@@ -171,14 +163,17 @@ row *shard_add(mr_table *t, shard *s, uint64_t key, uint64_t hash, int evict, in
             return NULL;
         }
         shard_remove(t, s, slot_row(t, s, slot));
+        moved = 1;
     }
+    if (moved || index != s->index)
+        *at = shard_place(s, hash);
     uint32_t slot = s->free;
     if (slot != NO_SLOT)
         s->free = slot_row(t, s, slot)->mark;
     else
         slot = s->slots++;
     s->used++;
-    *shard_place(s, hash) = (index_entry){hash, slot, NO_SLOT};
+    **at = (index_entry){hash, slot, NO_SLOT};
     row *r = slot_row(t, s, slot);
     *r = (row){.key = key};
     return r;

@@ -171,6 +171,9 @@ void arena_reset(arena *a)
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 
 static size_t region_size(size_t most)
 {
@@ -203,8 +206,12 @@ int region_grow(char *base, size_t from, size_t to)
     atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed);
     if (mprotect(base + from, to - from, PROT_READ | PROT_WRITE))
         return fail("memory: out of memory for %zu bytes", to - from);
-    if (from % HUGE_PAGE == 0 && to - from >= HUGE_PAGE && from > 0)
-        madvise(base + from, to - from, MADV_HUGEPAGE);
+    size_t first = from / HUGE_PAGE * HUGE_PAGE;
+    if (to % HUGE_PAGE == 0) { /* small pages that stand in front become part of a huge one */
+        madvise(base + first, to - first, MADV_HUGEPAGE);
+        if (first < from && !madvise(base + first, HUGE_PAGE, MADV_COLLAPSE))
+            return 0;
+    }
     if (madvise(base + from, to - from, MADV_POPULATE_WRITE))
         for (size_t at = from; at < to; at += 4096) /* kernels before 5.14 */
             *(volatile char *)(base + at) = 0;

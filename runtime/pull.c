@@ -88,10 +88,10 @@ static void pull_sort(void *context, size_t piece)
 }
 
 /* The row of a key that has none yet, or none that is left. */
-static row *pull_add(pull *p, size_t number, uint64_t key, uint64_t hash)
+static row *pull_add(pull *p, size_t number, uint64_t key, uint64_t hash, index_entry **at)
 {
     mr_table *t = p->t;
-    row *r = shard_add(t, &t->shard[number], key, hash, !p->resident, &p->starved[number]);
+    row *r = shard_add(t, &t->shard[number], key, hash, !p->resident, at, &p->starved[number]);
     if (!r) {
         p->failed[number] = !p->starved[number];
         return NULL;
@@ -125,14 +125,15 @@ static void pull_shard(void *context, size_t number)
     uint32_t *slots = p->slot + p->begin[number];
     uint32_t unique = 0, missing = 0;
     int adds = p->training || !p->resident;
+    int looks = !p->resident || t->expired; /* at rows, not only at the index */
     for (uint32_t piece = 0; piece < p->pieces; piece++) {
         const uint16_t *begin = p->shards[piece].begin;
         uint32_t first = piece * PIECE;
         for (uint32_t i = first + begin[number]; i < first + begin[number + 1]; i++) {
             __builtin_prefetch(&s->index[shard_home(s, p->hash[i + AHEAD])]);
             const index_entry *near = &s->index[shard_home(s, p->hash[i + NEAR])];
-            if (near->hash == p->hash[i + NEAR] && near->slot != NO_SLOT)
-                row_prefetch(t, slot_row(t, s, near->slot));
+            if (looks && near->hash == p->hash[i + NEAR] && near->slot != NO_SLOT)
+                __builtin_prefetch(slot_row(t, s, near->slot), 1);
             index_entry *e = shard_place(s, p->hash[i]);
             row *r = NULL;
             if (e->slot != NO_SLOT && e->mark < unique && slots[e->mark] == e->slot) {
@@ -142,16 +143,16 @@ static void pull_shard(void *context, size_t number)
             }
             if (e->slot != NO_SLOT) {
                 r = slot_row(t, s, e->slot);
-                if (p->training || !p->resident)
+                row_prefetch(t, r);
+                if (looks && adds)
                     pull_found(p, r);
-                else if (row_expired(t, r))
+                else if (looks && row_expired(t, r))
                     r = NULL;
             } else if (adds) {
-                r = pull_add(p, number, entry_key(p, i), p->hash[i]);
+                r = pull_add(p, number, entry_key(p, i), p->hash[i], &e);
                 if (!r)
                     return;
                 r->pin = p->serial;
-                e = shard_place(s, p->hash[i]); /* adding may have moved it */
             }
             if (r)
                 e->mark = unique;
@@ -475,17 +476,22 @@ static int plan_take(mr_table *t, const mr_batch *batch, int training, lookup **
         if (!q->taken && q->batch == batch->number && q->training == training)
             p = q;
     for (;;) {
-        if (!p && !(p = plan_make(t, batch, training)))
+        plan *before = p; /* NULL, or starved */
+        if ((!p || p->starved) && !(p = plan_make(t, batch, training)))
             return -1;
         if (plan_wait(t, p))
             return -1;
+        if (before && before != p) /* its rows stayed until this one had them */
+            plan_release(t, before);
         if (!p->starved)
             break;
-        plan_release(t, p);
-        p = NULL;
-        if (plans_drop(t))
+        p->taken = p->in_use = 1;
+        int dropped = plans_drop(t);
+        p->taken = p->in_use = 0;
+        if (dropped)
             continue;
         if (!store_committing(t->store)) {
+            plans_drop(t);
             fail("table %s: its share of the memory holds %.0f rows, of which %.0f changed since "
                  "the last commit: take smaller batches, or give it more memory (--memory)",
                  t->name, mr_table_cached(t), mr_table_dirty(t));
@@ -500,13 +506,16 @@ static int plan_take(mr_table *t, const mr_batch *batch, int training, lookup **
     return 0;
 }
 
-/* Whether the cache has room for another plan: at most half of it may be pinned, at the most. */
+/* Whether the cache has room for another plan: rows that are pinned, changed or being committed must
+ * stay. */
 static int plans_fit(const mr_table *t, const mr_batch *batch)
 {
-    double pinned = batch->entries;
+    double stay = batch->entries + mr_table_dirty(t);
+    for (int i = 0; i < SHARDS; i++)
+        stay += (double)t->shard[i].cut_n;
     for (const plan *p = t->plans; p; p = p->next)
-        pinned += p->lookup.unique;
-    return pinned * 2 < mr_table_cached(t) || !t->plans;
+        stay += p->lookup.unique;
+    return stay < mr_table_cached(t);
 }
 
 int mr_table_ahead(mr_table *t, mr_reader *r)

@@ -156,9 +156,9 @@ int table_install(mr_table *t, uint64_t key, const uint8_t *record, size_t len)
     shard *s = &t->shard[hash_shard(hash)];
     int starved = 0, rc = -1;
     pthread_mutex_lock(&s->lock);
-    row *r = table_find(t, key);
-    if (!r)
-        r = shard_add(t, s, key, hash, 0, &starved);
+    index_entry *at = shard_place(s, hash);
+    row *r = at->slot == NO_SLOT ? shard_add(t, s, key, hash, 0, &at, &starved)
+                                 : slot_row(t, s, at->slot);
     if (r && (rc = record_decode(t, r, record, len)))
         shard_remove(t, s, r);
     pthread_mutex_unlock(&s->lock);

@@ -180,6 +180,22 @@ static inline row *slot_row(const mr_table *t, const shard *s, uint32_t slot)
     return (row *)(s->rows + (size_t)slot * t->row_bytes);
 }
 
+/* Where the probing for a hash begins in the index of a shard; and where its key is, or would be: then
+ * the slot is NO_SLOT. */
+static inline size_t shard_home(const shard *s, uint64_t hash)
+{
+    return (size_t)(((hash & UINT32_MAX) * s->index_size) >> 32);
+}
+
+static inline index_entry *shard_place(const shard *s, uint64_t hash)
+{
+    size_t i = shard_home(s, hash);
+    while (s->index[i].slot != NO_SLOT && s->index[i].hash != hash)
+        if (++i == s->index_size)
+            i = 0;
+    return &s->index[i];
+}
+
 static inline float *row_column(const mr_table *t, row *r, uint32_t c)
 {
     return (float *)((char *)r + t->column[c].offset);
@@ -216,13 +232,11 @@ void row_fresh_column(const mr_table *t, row *r, uint32_t c);
 
 /* ---- cache.c ---- */
 
-/* Where the index of a shard has the key of a hash, or would: then its slot is NO_SLOT. */
-index_entry *shard_place(const shard *s, uint64_t hash);
-size_t shard_home(const shard *s, uint64_t hash);
-
-/* Takes a slot for a key that the shard has not, entered in its index; the row's values are for the
- * caller to fill in. Without a place for it NULL: after fail(), or with *starved = 1. */
-row *shard_add(mr_table *t, shard *s, uint64_t key, uint64_t hash, int evict, int *starved);
+/* Takes a slot for a key that the shard has not, and enters it in the index: at the place found for it,
+ * which may become another one. The row's values are for the caller to fill in. Without room for it
+ * NULL: after fail(), or with *starved = 1. */
+row *shard_add(mr_table *t, shard *s, uint64_t key, uint64_t hash, int evict, index_entry **at,
+               int *starved);
 
 /* Takes a key and its row out of a shard. */
 void shard_remove(mr_table *t, shard *s, row *r);
