@@ -68,7 +68,7 @@ mr_table *mr_table_new(const char *name, uint32_t id, uint64_t seed, const mr_co
         return NULL;
     double limit = mr_memory_limit();
     pthread_mutex_init(&t->cut_lock, NULL);
-    memory_join(&t->memory, "rows", (size_t)(limit / 32));
+    memory_join(&t->memory, "rows", MAX((size_t)(limit / 32), (size_t)4 << 20));
     memory_join(&t->writing, "commits", 0);
     t->id = id;
     t->seed = seed;

@@ -12,7 +12,7 @@
 #include "base.h"
 #include "blas.h"
 
-enum { THREADS_MAX = 256, SPINS = 2000 };
+enum { THREADS_MAX = 256, SPINS = 500 };
 
 static struct {
     pthread_t worker[THREADS_MAX];
