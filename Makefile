@@ -122,14 +122,18 @@ run-tests: $(TESTS) $(SHIM)
 	@MOONROCK=./$(PROGRAM) ASAN_OPTIONS=detect_leaks=0 ./$(PROGRAM) tests/run.lua $(TEST) $(TESTS)
 
 # The long forms of tests that break the program off: see tests/README.md.
-TORTURE := crash power faults
+TORTURE := crash power faults budget commits
 torture: deps
 	$(again) run-torture
 
 .PHONY: run-torture
-run-torture: all $(SHIM)
-	@status=0; for name in $(TORTURE); do echo "tests/$${name}_spec.lua"; \
+run-torture: all $(SHIM) $(B)/tests/bench/store
+	@status=0; for name in $(TORTURE); do \
+	  if [ $$name = commits ]; then dir=$$(mktemp -d); \
+	    $(B)/tests/bench/store $$dir seconds $(or $(SECONDS),3600) || status=1; rm -rf $$dir; continue; fi; \
+	  echo "tests/$${name}_spec.lua"; \
 	  KILLS=$(or $(KILLS),10000) POWER=$(or $(POWER),1000) FAULTS=$(or $(FAULTS),all) \
+	  KEYS=$(or $(KEYS),50e6) MEMORY=$(or $(MEMORY),256e6) \
 	  SEED=$(SEED) FROM=$(FROM) MOONROCK=./$(PROGRAM) \
 	  ./$(PROGRAM) tests/run.lua --spec tests/$${name}_spec.lua 2>/dev/null || status=1; done; exit $$status
 

@@ -16,3 +16,12 @@ ${CC:-cc} -std=gnu11 -D_GNU_SOURCE -O3 -march=native -ffast-math -o "$dir/limit"
 ./moonrock tests/bench/run.lua --data "$DATA" --limit "$dir/limit" --out build/bench.json \
     --repeat "${REPEAT:-3}" --threads "${THREADS:-2}" --batch "${BATCH:-1024}" \
     --models "${MODELS:-lr fm wide_deep}" ${PEER:+--peer}
+
+# Tables larger than memory, and what RocksDB alone takes for the same rows; LARGE=0 leaves them out.
+[ "${LARGE:-1}" = 0 ] && exit
+${CC:-cc} -std=gnu11 -O2 -o "$dir/plain" $(pkg-config --cflags rocksdb 2>/dev/null) tests/bench/plain.c \
+    $(pkg-config --libs rocksdb 2>/dev/null || echo -lrocksdb)
+echo
+./moonrock tests/bench/large.lua --dir "$dir/large" --plain "$dir/plain" --repeat "${REPEAT:-3}" \
+    --threads "${THREADS:-2}" --keys "${KEYS:-2000000}" --models "${LARGE_MODELS:-fm wide_deep}" \
+    --out build/bench-large.json
