@@ -2,28 +2,15 @@
 #include <math.h>
 #include <stdlib.h>
 
-#define commit store_commit /* the store's type, beside the function of support/store.h */
 #include "store.h"
-#undef commit
+#include "support/check.h"
 #include "support/store.h"
 
 enum { KEYS = 4000, STEPS = 60 };
 
-static int failures;
-
-static int check(int good, const char *what, uint64_t number)
+static int check_key(int good, const char *what, uint64_t key)
 {
-    if (!good) {
-        printf("  %s (%llu; last error: %s)\n", what, (unsigned long long)number, mr_error());
-        failures++;
-    }
-    return good;
-}
-
-static void report(const char *name, int before)
-{
-    printf("%s %s\n", failures == before ? "ok" : "not ok", name);
-    fflush(stdout);
+    return check(good, "%s (%llu)", what, (unsigned long long)key);
 }
 
 /* ---- what a row is, kept beside the table ---- */
@@ -63,7 +50,7 @@ static mr_store *store_made(const char *name, mr_table **table)
         }
         push(t, keys, 200, step);
         if (step % 7 == 0 || step == STEPS)
-            must(!commit(s, t, step), "commit");
+            must(!commit_all(s, t, step), "commit");
     }
     float v[2 * DIM];
     for (int k = 0; k < KEYS; k++)
@@ -133,12 +120,13 @@ static void compare(mr_store *s, mr_table *t, uint64_t number)
             continue;
         stay += m->stays;
         in_store[m->key % 65521] -= (uint64_t)m->stays;
-        check(mr_table_peek(t, 0, m->key, v) == (m->stays ? m->count : 0), "a row of the table",
-              number);
+        check_key(mr_table_peek(t, 0, m->key, v) == (m->stays ? m->count : 0), "a row of the table",
+                  number);
     }
     for (int i = 0; i < 65521; i++)
-        check(!in_store[i], "a row of the store", number);
-    check(mr_table_rows(t) == stay && mr_store_rows(s, 7) == stay, "the number of rows", number);
+        check_key(!in_store[i], "a row of the store", number);
+    check_key(mr_table_rows(t) == stay && mr_store_rows(s, 7) == stay, "the number of rows",
+              number);
 }
 
 static void rules_test(void)
@@ -168,25 +156,26 @@ static void rules_test(void)
         char digest[2][33];
         w[i].table = t;
         must(!mr_store_digest(s, digest[0]), "digest");
-        check(!mr_store_shrink(s, &w[i], 1, 1) && w[i].dropped == drops && w[i].rows == had,
-              "dry run", i);
+        check_key(!mr_store_shrink(s, &w[i], 1, 1) && w[i].dropped == drops && w[i].rows == had,
+                  "dry run", i);
         must(!mr_store_digest(s, digest[1]), "digest");
-        check(!strcmp(digest[0], digest[1]) && mr_table_rows(t) == had,
-              "a dry run changed something", i);
+        check_key(!strcmp(digest[0], digest[1]) && mr_table_rows(t) == had,
+                  "a dry run changed something", i);
         w[i].dropped = 0;
-        check(!mr_store_shrink(s, &w[i], 1, 0) && w[i].dropped == drops && drops > 0, "dropped", i);
-        check(mr_store_number(s, "step") == STEPS, "the step", i);
+        check_key(!mr_store_shrink(s, &w[i], 1, 0) && w[i].dropped == drops && drops > 0, "dropped",
+                  i);
+        check_key(mr_store_number(s, "step") == STEPS, "the step", i);
         compare(s, t, i);
         must(!mr_store_digest(s, digest[0]), "digest");
         double commits = mr_store_number(s, "commit");
-        check(!mr_store_shrink(s, &w[i], 1, 0) && w[i].dropped == 0, "a second time", i);
-        check(mr_store_number(s, "commit") == commits, "a commit of nothing", i);
+        check_key(!mr_store_shrink(s, &w[i], 1, 0) && w[i].dropped == 0, "a second time", i);
+        check_key(mr_store_number(s, "commit") == commits, "a commit of nothing", i);
         mr_store_close(s);
         mr_table_free(t);
         s = mr_store_open(at("rules"), MR_STORE_WRITE);
         t = table_make();
         must(s && !mr_store_load(s, t) && !mr_store_digest(s, digest[1]), "reopen");
-        check(!strcmp(digest[0], digest[1]), "after reopening", i);
+        check_key(!strcmp(digest[0], digest[1]), "after reopening", i);
         compare(s, t, i);
         mr_store_close(s);
         mr_table_free(t);
@@ -211,26 +200,27 @@ static void fresh_test(void)
     float v[2][2 * DIM];
     must(gone && mr_table_peek(t, 0, gone->key, v[0]) == 0, "peek");
     mr_table_peek(other, 0, gone->key, v[1]);
-    check(!memcmp(v[0], v[1], sizeof v[0]), "a dropped key has another fresh row", 0);
+    check_key(!memcmp(v[0], v[1], sizeof v[0]), "a dropped key has another fresh row", 0);
     push(t, &gone->key, 1, STEPS + 1);
     push(other, &gone->key, 1, STEPS + 1);
-    must(!commit(s, t, STEPS + 1), "commit");
-    check(mr_table_peek(t, 0, gone->key, v[0]) == 1 &&
-              mr_table_peek(other, 0, gone->key, v[1]) == 1 && !memcmp(v[0], v[1], sizeof v[0]),
-          "a dropped key begins otherwise than a new one", 0);
-    check(mr_table_rows(t) == 11 && mr_store_rows(s, 7) == 11, "rows", 0);
+    must(!commit_all(s, t, STEPS + 1), "commit");
+    check_key(mr_table_peek(t, 0, gone->key, v[0]) == 1 &&
+                  mr_table_peek(other, 0, gone->key, v[1]) == 1 && !memcmp(v[0], v[1], sizeof v[0]),
+              "a dropped key begins otherwise than a new one", 0);
+    check_key(mr_table_rows(t) == 11 && mr_store_rows(s, 7) == 11, "rows", 0);
     mr_table_free(other);
     push(t, &gone->key, 1, STEPS + 2);
-    check(mr_store_shrink(s, &w, 1, 0) == -1 && strstr(mr_error(), "to be committed"), "dirty rows",
-          0);
-    must(!commit(s, t, STEPS + 2), "commit");
+    check_key(mr_store_shrink(s, &w, 1, 0) == -1 && strstr(mr_error(), "to be committed"),
+              "dirty rows", 0);
+    must(!commit_all(s, t, STEPS + 2), "commit");
     w.half_life = 0;
     w.by = MR_BY_SCORE;
-    check(mr_store_shrink(s, &w, 1, 0) == -1 && strstr(mr_error(), "half-life"), "no half-life", 0);
+    check_key(mr_store_shrink(s, &w, 1, 0) == -1 && strstr(mr_error(), "half-life"), "no half-life",
+              0);
     w.by = MR_BY_STEP;
     w.forget = STEPS + 3;
-    check(mr_store_shrink(s, &w, 1, 0) == -1 && strstr(mr_error(), "forgotten"),
-          "forget the future", 0);
+    check_key(mr_store_shrink(s, &w, 1, 0) == -1 && strstr(mr_error(), "forgotten"),
+              "forget the future", 0);
     mr_store_close(s);
     mr_table_free(t);
     report("a dropped key is a new one when it is seen again", before);
@@ -242,9 +232,9 @@ static int count_drop(void *context, const char *key, size_t key_len, const char
     uint64_t step;
     memcpy(head, value, 4);
     memcpy(&step, value + 4, 8);
-    check(key_len == ROW_KEY && key[0] == PREFIX_DROP && len == 12 && head[0] == 1 && !head[1] &&
-              step == STEPS,
-          "a drop record", step);
+    check_key(key_len == ROW_KEY && key[0] == PREFIX_DROP && len == 12 && head[0] == 1 &&
+                  !head[1] && step == STEPS,
+              "a drop record", step);
     ++*(double *)context;
     return 0;
 }
@@ -263,22 +253,22 @@ static void forget_test(void)
     mr_store *s = store_made("forget", &t);
     mr_shrink w = {.table = t, .max_rows = 10, .by = MR_BY_NORM, .forget = -1, .column = -1};
     must(!mr_store_shrink(s, &w, 1, 0), "shrink");
-    check(drops(s) == w.dropped, "one drop record a row", 0);
+    check_key(drops(s) == w.dropped, "one drop record a row", 0);
     rocksdb_compact_range(s->base.db, NULL, 0, NULL, 0);
-    check(drops(s) == w.dropped, "a compaction forgot drops", 0);
+    check_key(drops(s) == w.dropped, "a compaction forgot drops", 0);
     w = (mr_shrink){.table = t, .max_rows = -1, .forget = STEPS - 1, .column = -1};
-    check(!mr_store_shrink(s, &w, 1, 0), "forget", 1);
+    check_key(!mr_store_shrink(s, &w, 1, 0), "forget", 1);
     rocksdb_compact_range(s->base.db, NULL, 0, NULL, 0);
-    check(drops(s) > 0, "later drops were forgotten", 0);
+    check_key(drops(s) > 0, "later drops were forgotten", 0);
     w.forget = STEPS;
     double commits = mr_store_number(s, "commit");
-    check(!mr_store_shrink(s, &w, 1, 0) && mr_store_number(s, "commit") == commits + 1, "forget",
-          2);
+    check_key(!mr_store_shrink(s, &w, 1, 0) && mr_store_number(s, "commit") == commits + 1,
+              "forget", 2);
     rocksdb_compact_range(s->base.db, "", 0, "\xff", 1);
-    check(drops(s) == 0 && mr_store_rows(s, 7) == 10, "drops are not forgotten", 0);
+    check_key(drops(s) == 0 && mr_store_rows(s, 7) == 10, "drops are not forgotten", 0);
     mr_store_close(s);
     s = mr_store_open(at("forget"), MR_STORE_READ);
-    check(s && s->forgotten[7] == STEPS, "what is forgotten is not kept", 0);
+    check_key(s && s->forgotten[7] == STEPS, "what is forgotten is not kept", 0);
     mr_store_close(s);
     mr_table_free(t);
     report("drop records are kept until they are forgotten, then a compaction removes them",

@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "support/check.h"
 #include "support/store.h"
 
 enum { STEPS = 150, KEYS = 120 };
@@ -65,30 +66,6 @@ PASS(int, link, (const char *from, const char *to), (from, to), !fault_sticky)
 PASS(int, rename, (const char *from, const char *to), (from, to), !fault_sticky)
 PASS(int, mkdir, (const char *path, mode_t mode), (path, mode), 1)
 
-/* ---- reporting ---- */
-
-static int failures;
-
-static int check(int good, const char *format, ...)
-{
-    if (!good) {
-        char what[512];
-        va_list args;
-        va_start(args, format);
-        vsnprintf(what, sizeof what, format, args);
-        va_end(args);
-        printf("  %s (last error: %s)\n", what, mr_error());
-        failures++;
-    }
-    return good;
-}
-
-static void report(const char *name, int before)
-{
-    printf("%s %s\n", failures == before ? "ok" : "not ok", name);
-    fflush(stdout);
-}
-
 /* ---- a table and what each step does to it ---- */
 
 static void advance(mr_table *t, uint64_t step)
@@ -106,7 +83,7 @@ static void expected_make(void)
     must(s && !mr_store_digest(s, digest[0]), "reference");
     for (uint64_t step = 1; step <= STEPS; step++) {
         advance(t, step);
-        must(!commit(s, t, step) && !mr_store_digest(s, digest[step]), "reference");
+        must(!commit_all(s, t, step) && !mr_store_digest(s, digest[step]), "reference");
     }
     mr_store_close(s);
     mr_table_free(t);
@@ -134,7 +111,7 @@ static mr_store *store_made(const char *name, uint64_t steps)
     must(s != NULL, "create");
     for (uint64_t step = 1; step <= steps; step++) {
         advance(t, step);
-        must(!commit(s, t, step), "commit");
+        must(!commit_all(s, t, step), "commit");
     }
     mr_table_free(t);
     return s;
@@ -170,7 +147,7 @@ static void child_runs(int out, uint64_t seed, int kept)
         int bad = write(out, &e, sizeof e) != sizeof e;
         if (e.kind == 'c') {
             advance(t, e.step);
-            bad |= commit(s, t, e.step);
+            bad |= commit_all(s, t, e.step);
         } else if (e.kind == 'k') {
             bad |= mr_store_checkpoint(s, "best");
             kept = e.step;
@@ -280,7 +257,7 @@ static void fault_test(const char *name, int error, int sticky)
         fault_sticky = sticky;
         atomic_store(&faulted, 0);
         atomic_store(&fault_in, n);
-        int bad = commit(s, t, step + 1);
+        int bad = commit_all(s, t, step + 1);
         atomic_store(&fault_in, -1);
         if (!atomic_load(&faulted)) {
             check(!bad, "a commit without fault failed");
@@ -297,7 +274,7 @@ static void fault_test(const char *name, int error, int sticky)
                   "fault %d: a reader finds step %d after a failed commit to %d", n, (int)now,
                   (int)step + 1);
             mr_store_close(r);
-            check(!commit(s, t, step + 1), "fault %d: the next commit failed too", n);
+            check(!commit_all(s, t, step + 1), "fault %d: the next commit failed too", n);
         }
         step++;
         check(is_at(s, step), "fault %d: not at step %d", n, (int)step);
@@ -318,7 +295,7 @@ static void restore_fault_test(void)
     mr_table *t = table_make();
     must(!mr_store_load(s, t) && !mr_store_checkpoint(s, "best"), "keep");
     advance(t, 4);
-    must(!commit(s, t, 4), "commit");
+    must(!commit_all(s, t, 4), "commit");
     for (int n = 0; failures == before; n++) {
         fault_errno = EIO;
         fault_sticky = 0;
@@ -337,7 +314,7 @@ static void restore_fault_test(void)
             mr_table_clear(t);
             must(!mr_store_load(s, t), "load");
             advance(t, 4);
-            check(!commit(s, t, 4) && is_at(s, 4), "fault %d: no commit after it", n);
+            check(!commit_all(s, t, 4) && is_at(s, 4), "fault %d: no commit after it", n);
         }
         if (!reached && n > 20)
             break;
@@ -383,10 +360,10 @@ static void commit_file_test(void)
     mr_table *t = table_make();
     must(s && !mr_store_load(s, t), "load");
     advance(t, 6);
-    must(!commit(s, t, 6), "commit");
+    must(!commit_all(s, t, 6), "commit");
     copy_store(at("new"), at("ahead"));
     advance(t, 7);
-    must(!commit(s, t, 7), "commit");
+    must(!commit_all(s, t, 7), "commit");
     mr_store_close(s);
     mr_table_free(t);
 
@@ -411,7 +388,7 @@ static void commit_file_test(void)
     t = table_make();
     must(s && !mr_store_load(s, t), "load");
     advance(t, 5);
-    must(!commit(s, t, 5), "commit");
+    must(!commit_all(s, t, 5), "commit");
     mr_store_close(s);
     mr_table_free(t);
     commit_file_copy(at("one"), at("mixed"));
@@ -523,14 +500,14 @@ static void child_writes(void)
     int bad = !s || mr_store_load(s, t) || mr_store_checkpoint(s, "first");
     for (uint64_t step = 2; !bad && step <= STEPS; step++) {
         advance(t, step);
-        bad = commit(s, t, step);
+        bad = commit_all(s, t, step);
         if (!bad && step % 25 == 0 && step < STEPS / 2) {
             bad = mr_store_restore(s, "first");
             mr_table_clear(t);
             bad |= mr_store_load(s, t);
             for (uint64_t again = 2; !bad && again <= step; again++) {
                 advance(t, again);
-                bad = commit(s, t, again);
+                bad = commit_all(s, t, again);
             }
         }
     }

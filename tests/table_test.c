@@ -7,33 +7,10 @@
 #include <stdlib.h>
 #include <sys/wait.h>
 
-#define commit store_commit /* the store's type, beside the function of support/store.h */
-#include "store.h"
-#undef commit
 #include "admission.h"
+#include "store.h"
+#include "support/check.h"
 #include "support/store.h"
-
-static int failures;
-
-static int check(int good, const char *format, ...)
-{
-    if (!good) {
-        char what[300];
-        va_list args;
-        va_start(args, format);
-        vsnprintf(what, sizeof what, format, args);
-        va_end(args);
-        printf("  %s (last error: %s)\n", what, mr_error());
-        failures++;
-    }
-    return good;
-}
-
-static void report(const char *name, int before)
-{
-    printf("%s %s\n", failures == before ? "ok" : "not ok", name);
-    fflush(stdout);
-}
 
 /* A batch of one key a sample, with a number of its own. */
 typedef struct keys_batch {
@@ -101,7 +78,7 @@ static mr_table *expiring(void)
 static int commit_at(mr_store *s, mr_table *t, uint64_t step, double day)
 {
     mr_commit_time(s, START + day * DAY);
-    return commit(s, t, step);
+    return commit_all(s, t, step);
 }
 
 static uint64_t old_key(int i)
@@ -422,7 +399,7 @@ static void admission_run(const mr_admission *rules, int way, char digest[33])
         train(t, keys, 300, step, 2);
         if (step % 10)
             continue;
-        must(!commit(s, t, step), "commit");
+        must(!commit_all(s, t, step), "commit");
         if (way & 2 && step == 20)
             must(!mr_store_checkpoint(s, "kept"), "keep");
         if (way & 2 && step == 40) {

@@ -32,7 +32,7 @@ static void small_commits(mr_store *s, mr_table *t, uint64_t *keys, int rows, un
         push(t, keys, 3000, step);
         usleep(pause_ms * 1000);
         double begin = mr_clock();
-        must(!commit(s, t, step), "commit");
+        must(!commit_all(s, t, step), "commit");
         took[i] = mr_clock() - begin;
     }
     qsort(took, 100, sizeof *took, by_size);
@@ -59,7 +59,7 @@ static int every_second(const char *dir, int n)
             keys[k] = mix64(random_at((uint64_t)i, (uint64_t)k) % 1000000);
         push(t, keys, 3000, (uint64_t)i + 1);
         double begin = mr_clock();
-        must(!commit(s, t, (uint64_t)i + 1), "commit");
+        must(!commit_all(s, t, (uint64_t)i + 1), "commit");
         took[i] = mr_clock() - begin;
         level0 = MAX(level0, mr_store_number(s, "level0"));
         if ((i + 1) % 300 == 0) {
@@ -102,7 +102,7 @@ static void bench(const char *dir, int rows)
             push(t, keys, n, round + 1);
         }
         double begin = mr_clock(), used = cpu();
-        must(!commit(s, t, round + 1), "commit");
+        must(!commit_all(s, t, round + 1), "commit");
         double took = mr_clock() - begin;
         printf(
             "commit of %d rows of 200 bytes: %.3f s (%.2f of a processor's), %.2f M rows/s, level "

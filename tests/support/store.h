@@ -56,7 +56,7 @@ static inline void push(mr_table *t, const uint64_t *keys, int n, uint64_t step)
     memory_free(offsets);
 }
 
-static int commit(mr_store *s, mr_table *t, uint64_t step)
+static int commit_all(mr_store *s, mr_table *t, uint64_t step)
 {
     char state[64];
     snprintf(state, sizeof state, "step %llu", (unsigned long long)step);
