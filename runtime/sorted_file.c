@@ -138,8 +138,7 @@ int commit_rows_write(commit *c)
     memory_free(records);
     if (message)
         return commit_fail(c, message);
-    /* The writer drops what it wrote from the page cache: a first read of each block would cost five
-     * times as much. */
+    /* A first read of a block that is not in the page cache costs five times as much. */
     int wanted = 0;
     for (size_t i = 0; i < c->tables; i++)
         wanted |= !mr_table_resident(c->table[i]);

@@ -7,7 +7,6 @@ local runs = require "tests.support.runs"
 local shell = require "tests.support.shell"
 
 local LOSSES, SEED, FROM = faults.number("POWER", 100), faults.seed(), faults.number("FROM", 1)
-local SAMPLES = 2048
 
 describe("training whose power goes again and again", function()
   local dir = shell.directory()
@@ -17,12 +16,7 @@ describe("training whose power goes again and again", function()
 
   setup(function()
     shell.run("mkdir " .. work)
-    local data = runs.data(dir, SAMPLES)
-    all = {
-      runs.new(dir, data, "fm", "--batch 64 --epochs 2 --set dim=4 --threads 2 --window 500", 3),
-      runs.new(dir, data, "wide_deep", "--batch 128 --epochs 2 --set dim=4 --threads 2 --window 500 "
-        .. "--valid 0.2 --patience 9", 2),
-    }
+    all = runs.both(dir)
     for _, run in ipairs(all) do
       local status, out, errors, counts = faults.run({ dir = work, plan = "nosync" }, run:command(store))
       assert.equal(0, status, out .. errors)

@@ -42,6 +42,18 @@ function runs.new(dir, data, model, options, cadence)
   return self
 end
 
+--- The two runs that are broken off by kills and losses of power: one that commits by count, and one
+--- with validation, early stopping and kept states.
+---@param dir string
+function runs.both(dir)
+  local data = runs.data(dir, 2048)
+  local common = "--epochs 2 --set dim=4 --threads 2 --window 500 "
+  return {
+    runs.new(dir, data, "fm", common .. "--batch 64", 3),
+    runs.new(dir, data, "wide_deep", common .. "--batch 128 --valid 0.2 --patience 9", 2),
+  }
+end
+
 --- The words of the run on a store: the program, the script, and so on.
 function runs:command(store, cadence)
   local words = { shell.program, SCRIPT }
