@@ -45,7 +45,7 @@ describe("moonrock learn over a pipe", function()
 
     local at = 0
     for kill = 1, KILLS do
-      local _, killed = learn(again, at, ("timeout -s KILL %.2f"):format(seconds / (KILLS + 2)))
+      local _, killed = learn(again, at, ("timeout --foreground -s KILL %.2f"):format(seconds / (KILLS + 2)))
       assert.equal(137, killed, "kill " .. kill)
       local now = position(again)
       assert.is_true(now >= at)

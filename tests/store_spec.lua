@@ -153,7 +153,7 @@ describe("a store", function()
     local expected, t = {}, rows.table() -- digest by step
     local last = 0
     for kill = 1, 12 do
-      local _, said = shell.run(("timeout -s KILL %.3f %s tests/support/committer.lua %s"):format(
+      local _, said = shell.run(("timeout --foreground -s KILL %.3f %s tests/support/committer.lua %s"):format(
         0.05 + math.random() * 0.4, PROGRAM, path))
       local acknowledged = last
       for step in said:gmatch("(%d+)\n") do acknowledged = tonumber(step) end
