@@ -607,6 +607,10 @@ int mr_tape_pool_mean(mr_tape *t, int lookup,
 int mr_tape_pool_fields(mr_tape *t, int lookup, int c); /* [n, fields, d]: by field */
 int mr_tape_pool_fm(mr_tape *t, int lookup, int c);
 /* [n, 1]: 1/2 sum_k ((sum_e x_e v_ek)^2 - sum_e (x_e v_ek)^2) */
+int mr_tape_pool_bi(mr_tape *t, int lookup, int c); /* [n, d]: the same without the sum over k */
+/* [n, 1]: sum of <v_i at f_j, v_j at f_i> x_i x_j over a sample's pairs of entries i, j of fields f_i, f_j,
+ * where v at f is the f-th of the column's `fields` equal parts. */
+int mr_tape_pool_ffm(mr_tape *t, int lookup, int c, int fields);
 
 /* act(x W + b): x [n, in], or of higher rank with in elements a sample; W [in, out]; b [out] or
  * -1 for none. act: 0 none, 1 relu, 2 sigmoid, 3 tanh. [n, out] */

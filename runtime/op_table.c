@@ -12,6 +12,8 @@ const operation_table KERNEL(operation_table) = {{
     ENTRY(OP_POOL_MEAN, "mean", pool_mean),
     ENTRY(OP_POOL_FIELDS, "fields", pool_fields),
     ENTRY(OP_POOL_FM, "fm", pool_fm),
+    ENTRY(OP_POOL_BI, "bi_interaction", pool_fm),
+    ENTRY(OP_POOL_FFM, "ffm", pool_ffm),
     ENTRY(OP_LINEAR, "linear", linear),
     ENTRY(OP_ADD, "add", binary),
     ENTRY(OP_SUB, "sub", binary),

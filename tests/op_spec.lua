@@ -138,6 +138,30 @@ describe("gradients of", function()
     end
   end)
 
+  it("the bi-interaction, and of a column that other operations read as well", function()
+    for _, make in ipairs { batches.sets, batches.fielded, batches.valued } do
+      local batch, unique = make()
+      for _, dim in ipairs { 1, 2, 4, 7, 16, 21 } do
+        local rows = { batch = batch.c, unique = unique, dims = { 1, dim } }
+        check(function(r) return mr.bi_interaction(r[2]) end, { rows })
+        check(function(r) return mr.bi_interaction(r[2]):sum() * mr.fm(r[2]) + r[1]:sum() end, { rows })
+      end
+    end
+  end)
+
+  it("the field-aware interaction", function()
+    for _, make in ipairs { batches.fielded, batches.valued, batches.crowded } do
+      local batch, unique = make()
+      for _, k in ipairs { 1, 2, 4, 5, 8, 16, 18 } do
+        local rows = { batch = batch.c, unique = unique, dims = { 1, batch.c.fields * k, 2 } }
+        check(function(r) return mr.ffm(r[2], batch.c.fields) end, { rows })
+        check(function(r)
+          return mr.ffm(r[2], batch.c.fields) * 2 + r[2]:sum():sum() * r[1]:sum() + r[3]:sum():sum()
+        end, { rows })
+      end
+    end
+  end)
+
   it("an operation written in Lua", function()
     local mish = mr.operation {
       name = "softplus",
@@ -236,6 +260,7 @@ describe("results of", function()
           end
         end)
         local pooled, mean, fm = column:sum(), column:mean(), mr.fm(column)
+        local bi = mr.bi_interaction(column)
         for s = 0, n - 1 do
           local pair = 0
           for k = 0, dim - 1 do
@@ -245,6 +270,10 @@ describe("results of", function()
             close(count[s] > 0 and sum[at] / count[s] or 0, mean:get(s + 1, k + 1), 1e-5, "mean")
           end
           close(pair, fm:get(s + 1, 1), 1e-4, "fm") -- a difference of two sums of floats
+          for k = 0, dim - 1 do
+            local at = s * dim + k
+            close(0.5 * (sum[at] ^ 2 - square[at]), bi:get(s + 1, k + 1), 1e-5, "bi_interaction")
+          end
         end
         if batch.c.fields > 0 then
           local fields = column:fields()
@@ -256,6 +285,35 @@ describe("results of", function()
               end
             end
           end
+        end
+      end
+    end
+  end)
+
+  it("the field-aware interaction agree with its definition", function()
+    for _, make in ipairs { batches.fielded, batches.valued, batches.crowded, batches.large } do
+      local batch, unique = make()
+      local fields = batch.c.fields
+      for _, k in ipairs { 1, 3, 4, 16 } do
+        t:begin(true, 1)
+        local samples = {}
+        for s = 0, batch.c.n - 1 do samples[s] = {} end
+        entries(batch, function(s, x, u, field)
+          table.insert(samples[s], { x = x, u = u, field = field })
+        end)
+        local out = mr.ffm(bound(batch, unique, fields * k, t), fields)
+        for s = 0, batch.c.n - 1 do
+          local sum = 0
+          for i, one in ipairs(samples[s]) do
+            for j = i + 1, #samples[s] do
+              local other = samples[s][j]
+              for q = 0, k - 1 do
+                sum = sum + one.x * other.x * value(one.u, other.field * k + q)
+                  * value(other.u, one.field * k + q)
+              end
+            end
+          end
+          close(sum, out:get(s + 1, 1), 1e-5, "ffm")
         end
       end
     end
@@ -340,12 +398,14 @@ describe("results of", function()
       local batch, unique = batches.large()
       t:begin(true, 1)
       local m = model()
-      local deep = mr.mlp(m, "deep", batch.c.fields * 16, { 64, 1 }, { batch_norm = true, dropout = 0.1 })
-      local v = bound(batch, unique, 16, t)
-      local loss = mr.bce(deep(v:fields()) + mr.fm(v) * 0.01, batch.label)
+      local bi = mr.linear(m, "bi", 15, 1)
+      local deep = mr.mlp(m, "deep", batch.c.fields * 15, { 64, 1 }, { batch_norm = true, dropout = 0.1 })
+      local v = bound(batch, unique, 15, t)
+      local loss = mr.bce(deep(v:fields()) + mr.fm(v) * 0.01 + mr.ffm(v, 5) * 0.1
+        + bi(mr.bi_interaction(v)), batch.label)
       loss:backward()
       local bits = { loss:value() }
-      for i = 0, unique * 16 - 1 do bits[#bits + 1] = C.mr_tape_lookup_gradient(t.c, 0, i) end
+      for i = 0, unique * 15 - 1 do bits[#bits + 1] = C.mr_tape_lookup_gradient(t.c, 0, i) end
       C.mr_param_step(m.params["deep.1.w"].c, 1)
       bits[#bits + 1] = m.params["deep.1.w"]:save()
       return bits
@@ -412,6 +472,18 @@ describe("a wrong", function()
     fails(function() (zeros(1) / 0):sum():backward() end, "backward: the loss is nan")
   end)
 
+  it("number of fields is an error that says how many there are", function()
+    local batch, unique = batches.fielded()
+    local lookup = C.mr_tape_lookup(t.c, batch.c, ffi.new("int32_t[1]", 8), 1,
+      ffi.new("double[?]", unique * 8), unique)
+    local v = pool.column("given", "v", 0, 8)
+    pool.bind(v, t, lookup)
+    fails(function() return mr.ffm(v, 4) end,
+      "ffm: table given, column : made for 4 fields, in a batch of 3")
+    fails(function() return mr.ffm(v, 3) end,
+      "ffm: table given, column : dim is 8, expected a multiple of its 3 fields")
+  end)
+
   it("argument is an error that says what was expected", function()
     fails(function() return zeros(1) + {} end, "add: expected a tensor, got a table")
     fails(function() return mr.dropout(zeros(2), 1) end, "dropout: rate is 1, expected 0 to below 1")
@@ -424,6 +496,13 @@ describe("a wrong", function()
       .. "with :sum(), :mean(), :fields() or mr.fm()")
     fails(function() return w:fields() end, "fields: table given, column : the samples are plain "
       .. "sets of keys, without fields; pool them by sum or mean")
+    fails(function() return mr.ffm(w, 3) end, "ffm: table given, column : the samples are plain "
+      .. "sets of keys, without fields; pool them by sum or mean")
+    fails(function() return mr.ffm(w) end, "ffm: fields is a nil, expected a number")
+    fails(function() return mr.ffm(zeros(3, 4), 3) end,
+      "ffm: expected a column of a table, got a table")
+    fails(function() return mr.bi_interaction(zeros(3, 4)) end,
+      "bi_interaction: expected a column of a table, got a table")
     t:begin(true, 2)
     fails(function() return w:sum() end,
       "table \"features\": column \"w\" was looked up in a step that is over; look it up again")
