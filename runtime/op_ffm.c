@@ -171,7 +171,7 @@ static void ffm_samples(void *context, size_t piece)
         if (s + 1 < end)
             for (uint32_t e = p->offsets[s + 1]; e < p->offsets[s + 2]; e++)
                 for (uint32_t i = 0; i < p->dim; i += LINE)
-                    __builtin_prefetch(row_of(p, e) + i);
+                    __builtin_prefetch(row_of(p, e) + i, 0, 2);
         POOL_BLOCKS(p->k, ffm_block, &q, s, k0, p->values != NULL);
         if (q.several)
             p->out[s] += within(&q, s);
