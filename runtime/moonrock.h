@@ -612,6 +612,14 @@ int mr_tape_pool_bi(mr_tape *t, int lookup, int c); /* [n, d]: the same without 
  * where v at f is the f-th of the column's `fields` equal parts. */
 int mr_tape_pool_ffm(mr_tape *t, int lookup, int c, int fields);
 
+/* <x_i, x_j>, i < j, of x [n, F, k]: [n, F (F - 1) / 2]; or, y not -1, <x_i, y_j> with y [n, H, k]:
+ * [n, F H]. */
+int mr_tape_inner(mr_tape *t, int x, int y);
+/* x0 z + x + b: x0 and x [n, d], z [n, d] or [n, 1], b [d] or -1 for none: [n, d] */
+int mr_tape_cross(mr_tape *t, int x0, int z, int x, int b);
+/* sum_ij W_ij,o (x_i * x0_j), * by elements: x [n, H, d], x0 [n, F, d], W [H F, out]: [n, out, d] */
+int mr_tape_cin(mr_tape *t, int x, int x0, int w);
+
 /* act(x W + b): x [n, in], or of higher rank with in elements a sample; W [in, out]; b [out] or
  * -1 for none. act: 0 none, 1 relu, 2 sigmoid, 3 tanh. [n, out] */
 int mr_tape_linear(mr_tape *t, int x, int w, int b, int act);

@@ -27,6 +27,9 @@ typedef enum op_code {
     OP_POOL_FM,
     OP_POOL_BI,
     OP_POOL_FFM,
+    OP_INNER,
+    OP_CROSS,
+    OP_CIN,
     OP_LINEAR,
     OP_ADD,
     OP_SUB,
@@ -146,6 +149,9 @@ OPERATION(pool_mean)
 OPERATION(pool_fields)
 OPERATION(pool_fm) /* fm, bi_interaction */
 OPERATION(pool_ffm)
+OPERATION(inner)
+OPERATION(cross)
+OPERATION(cin)
 OPERATION(linear)
 OPERATION(binary) /* add, sub, mul, div */
 OPERATION(affine)
