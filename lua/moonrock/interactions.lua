@@ -66,10 +66,11 @@ local CROSS = { kind = true, rank = true, init = true, optim = true }
 ---@field init? table of the weights: Glorot and Bengio's uniform
 ---@field optim? table
 
---- A cross network of so many layers: x_{l+1} = x_0 (x_l w) + b + x_l with kind "vector" (Wang et al.,
---- "Deep & Cross Network for Ad Click Predictions", ADKDD 2017, equation 3), x_{l+1} = x_0 * (x_l W + b) + x_l,
---- * by elements, with "matrix" (Wang et al., "DCN V2", WWW 2021, equations 1 and 2). [n, d], or of higher
---- rank with d elements a sample -> [n, d]. Params NAME.1.w, NAME.1.b, ...; with a rank NAME.1.v and .u.
+--- A cross network of so many layers. With kind "vector" x_{l+1} = x_0 (x_l w) + b + x_l: Wang et al.,
+--- "Deep & Cross Network for Ad Click Predictions", ADKDD 2017, equation (3); with "matrix"
+--- x_{l+1} = x_0 * (x_l W + b) + x_l, * by elements: Wang et al., "DCN V2", WWW 2021, equations (1) and
+--- (2). [n, d], or of higher rank with d elements a sample -> [n, d]. Params NAME.1.w and NAME.1.b, ...;
+--- with a rank NAME.1.v and .u in the place of .w.
 ---@param m table the model
 ---@param name string
 ---@param d integer
