@@ -607,6 +607,18 @@ int mr_tape_pool_mean(mr_tape *t, int lookup,
 int mr_tape_pool_fields(mr_tape *t, int lookup, int c); /* [n, fields, d]: by field */
 int mr_tape_pool_fm(mr_tape *t, int lookup, int c);
 /* [n, 1]: 1/2 sum_k ((sum_e x_e v_ek)^2 - sum_e (x_e v_ek)^2) */
+int mr_tape_pool_bi(mr_tape *t, int lookup, int c); /* [n, d]: the same without the sum over k */
+/* [n, 1]: sum of <v_i at f_j, v_j at f_i> x_i x_j over a sample's pairs of entries i, j of fields f_i, f_j,
+ * where v at f is the f-th of the column's `fields` equal parts. */
+int mr_tape_pool_ffm(mr_tape *t, int lookup, int c, int fields);
+
+/* <x_i, x_j>, i < j, of x [n, F, k]: [n, F (F - 1) / 2]; or, y not -1, <x_i, y_j> with y [n, H, k]:
+ * [n, F H]. */
+int mr_tape_inner(mr_tape *t, int x, int y);
+/* x0 z + x + b: x0 and x [n, d], z [n, d] or [n, 1], b [d] or -1 for none: [n, d] */
+int mr_tape_cross(mr_tape *t, int x0, int z, int x, int b);
+/* sum_ij W_ij,o (x_i * x0_j), * by elements: x [n, H, d], x0 [n, F, d], W [H F, out]: [n, out, d] */
+int mr_tape_cin(mr_tape *t, int x, int x0, int w);
 
 /* act(x W + b): x [n, in], or of higher rank with in elements a sample; W [in, out]; b [out] or
  * -1 for none. act: 0 none, 1 relu, 2 sigmoid, 3 tanh. [n, out] */

@@ -251,25 +251,33 @@ static void fields_samples(void *context, size_t piece)
         POOL_BLOCKS(p->dim, fields_block, p, s, k0, p->values != NULL);
 }
 
-int KERNEL(pool_fields_forward)(mr_tape *t, node *n)
+int KERNEL(pool_fields_known)(const node *n, const char *operation)
 {
     const lookup *l = n->lookup;
     const mr_batch *b = l->batch;
     if (b->fields <= 0)
-        return fail("fields: table %s, column %s: the samples are plain sets of keys, without "
+        return fail("%s: table %s, column %s: the samples are plain sets of keys, without "
                     "fields; pool them by sum or mean",
-                    l->table, n->column->name);
+                    operation, l->table, n->column->name);
     if (b->field) {
         uint16_t largest = 0;
         for (int32_t e = 0; e < b->entries; e++)
             largest = MAX(largest, b->field[e]);
         if (largest >= b->fields)
-            return fail("fields: table %s, column %s: field %d in a batch of %d fields", l->table,
-                        n->column->name, largest, (int)b->fields);
+            return fail("%s: table %s, column %s: field %d in a batch of %d fields", operation,
+                        l->table, n->column->name, largest, (int)b->fields);
     } else if (b->entries != b->n * b->fields) {
-        return fail("fields: table %s, column %s: %d entries, expected %d samples of %d", l->table,
-                    n->column->name, (int)b->entries, (int)b->n, (int)b->fields);
+        return fail("%s: table %s, column %s: %d entries, expected %d samples of %d", operation,
+                    l->table, n->column->name, (int)b->entries, (int)b->n, (int)b->fields);
     }
+    return 0;
+}
+
+int KERNEL(pool_fields_forward)(mr_tape *t, node *n)
+{
+    const mr_batch *b = n->lookup->batch;
+    if (KERNEL(pool_fields_known)(n, "fields"))
+        return -1;
     if (node_shape(n, 3, (const int32_t[]){b->n, b->fields, (int32_t)n->column->dim}) ||
         node_data(t, n))
         return -1;

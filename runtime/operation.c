@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-static int pool(mr_tape *t, op_code op, int number, int c)
+static int pool(mr_tape *t, op_code op, int number, int c, int code)
 {
     lookup *l = tape_lookup(t, number);
     node *n = node_next(t, op);
@@ -15,28 +15,54 @@ static int pool(mr_tape *t, op_code op, int number, int c)
         return fail("table %s: column %d is not among its %u", l->table, c, l->columns);
     n->lookup = l;
     n->column = &l->column[c];
+    n->code = code;
     n->needs_grad = (uint8_t)tape_training(t);
     return node_record(t, n, NULL, 0);
 }
 
 int mr_tape_pool_sum(mr_tape *t, int lookup, int c)
 {
-    return pool(t, OP_POOL_SUM, lookup, c);
+    return pool(t, OP_POOL_SUM, lookup, c, 0);
 }
 
 int mr_tape_pool_mean(mr_tape *t, int lookup, int c)
 {
-    return pool(t, OP_POOL_MEAN, lookup, c);
+    return pool(t, OP_POOL_MEAN, lookup, c, 0);
 }
 
 int mr_tape_pool_fields(mr_tape *t, int lookup, int c)
 {
-    return pool(t, OP_POOL_FIELDS, lookup, c);
+    return pool(t, OP_POOL_FIELDS, lookup, c, 0);
 }
 
 int mr_tape_pool_fm(mr_tape *t, int lookup, int c)
 {
-    return pool(t, OP_POOL_FM, lookup, c);
+    return pool(t, OP_POOL_FM, lookup, c, 0);
+}
+
+int mr_tape_pool_bi(mr_tape *t, int lookup, int c)
+{
+    return pool(t, OP_POOL_BI, lookup, c, 0);
+}
+
+int mr_tape_pool_ffm(mr_tape *t, int lookup, int c, int fields)
+{
+    return pool(t, OP_POOL_FFM, lookup, c, fields);
+}
+
+int mr_tape_inner(mr_tape *t, int x, int y)
+{
+    return node_record(t, node_next(t, OP_INNER), (const int[]){x, y}, 2);
+}
+
+int mr_tape_cross(mr_tape *t, int x0, int z, int x, int b)
+{
+    return node_record(t, node_next(t, OP_CROSS), (const int[]){x0, z, x, b}, 4);
+}
+
+int mr_tape_cin(mr_tape *t, int x, int x0, int w)
+{
+    return node_record(t, node_next(t, OP_CIN), (const int[]){x, x0, w}, 3);
 }
 
 int mr_tape_linear(mr_tape *t, int x, int w, int b, int act)

@@ -25,6 +25,11 @@ typedef enum op_code {
     OP_POOL_MEAN,
     OP_POOL_FIELDS,
     OP_POOL_FM,
+    OP_POOL_BI,
+    OP_POOL_FFM,
+    OP_INNER,
+    OP_CROSS,
+    OP_CIN,
     OP_LINEAR,
     OP_ADD,
     OP_SUB,
@@ -62,7 +67,7 @@ typedef struct node {
     uint8_t has_grad;   /* grad holds the sum so far */
     uint8_t keeps_grad; /* leaf: backward passes add up */
     uint8_t updated;    /* batch norm: the running statistics have taken this batch in */
-    int32_t code;       /* activation */
+    int32_t code;       /* activation; fields of an FFM */
     double a, b;        /* settings, as the operation says */
     lookup *lookup;     /* pooling: from where */
     const lookup_column *column;
@@ -142,7 +147,11 @@ const char *param_name(const mr_param *p);
 OPERATION(pool_sum)
 OPERATION(pool_mean)
 OPERATION(pool_fields)
-OPERATION(pool_fm)
+OPERATION(pool_fm) /* fm, bi_interaction */
+OPERATION(pool_ffm)
+OPERATION(inner)
+OPERATION(cross)
+OPERATION(cin)
 OPERATION(linear)
 OPERATION(binary) /* add, sub, mul, div */
 OPERATION(affine)
