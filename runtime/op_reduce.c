@@ -116,7 +116,13 @@ static void backward_piece(void *context, size_t piece)
 {
     const reducing *p = context;
     size_t end = MIN((piece + 1) * p->each, p->outer);
-    for (size_t o = piece * p->each; o < end; o++)
+    for (size_t o = piece * p->each; o < end; o++) {
+        if (p->inner == 1 && p->op != OP_MAX_AXIS) {
+            real *to = p->out + o * p->len, g = p->scale * p->g[o];
+            for (size_t i = 0; i < p->len; i++)
+                to[i] = (p->add ? to[i] : 0) + g;
+            continue;
+        }
         for (size_t i = 0; i < p->len; i++) {
             const real *g = p->g + o * p->inner;
             const int32_t *place = p->place + o * p->inner;
@@ -128,6 +134,7 @@ static void backward_piece(void *context, size_t piece)
                 for (size_t k = 0; k < p->inner; k++)
                     to[k] = (p->add ? to[k] : 0) + p->scale * g[k];
         }
+    }
 }
 
 int KERNEL(reduce_axis_backward)(mr_tape *t, node *n)
