@@ -192,7 +192,7 @@ static void transpose_rows(void *context, size_t piece)
 static void transpose(transposing *p, const node *of, int a, int b)
 {
     int32_t dim[RANK_MAX];
-    size_t stride[RANK_MAX], step = 1;
+    size_t stride[RANK_MAX] = {0}, step = 1;
     memcpy(dim, of->dim, sizeof dim);
     dim[a] = of->dim[b];
     dim[b] = of->dim[a];
