@@ -601,10 +601,21 @@ double mr_tape_lookup_gradient(mr_tape *t, int lookup, int index);
 
 /* Pooling of column c of a lookup over the entries e of each sample s; x_e is an entry's value,
  * v_e the column of its row, [d]. */
-int mr_tape_pool_sum(mr_tape *t, int lookup, int c); /* [n, d]: sum_e x_e v_e */
-int mr_tape_pool_mean(mr_tape *t, int lookup,
-                      int c); /* [n, d]: the same / entries of s; 0 for none */
-int mr_tape_pool_fields(mr_tape *t, int lookup, int c); /* [n, fields, d]: by field */
+typedef enum mr_pool {
+    MR_POOL_SUM,           /* sum_e x_e v_e */
+    MR_POOL_MEAN,          /* the same / entries of s */
+    MR_POOL_SQRTN,         /* / sqrt(sum_e x_e^2) */
+    MR_POOL_WEIGHTED_MEAN, /* / sum_e x_e */
+    MR_POOL_MAX            /* max_e x_e v_e, of each of the d */
+} mr_pool;
+
+/* [n, d], or by field [n, fields, d]; 0 for no entries, or a division by 0. */
+int mr_tape_pool(mr_tape *t, int lookup, int c, int how, int by_field);
+
+/* The first `length` entries of a field, from 0, in order: [n, length, d], 0 behind the last; and
+ * where there is one: [n, length] of 1 and 0. */
+int mr_tape_sequence(mr_tape *t, int lookup, int c, int field, int length);
+int mr_tape_sequence_mask(mr_tape *t, int lookup, int c, int field, int length);
 int mr_tape_pool_fm(mr_tape *t, int lookup, int c);
 /* [n, 1]: 1/2 sum_k ((sum_e x_e v_ek)^2 - sum_e (x_e v_ek)^2) */
 
@@ -643,6 +654,12 @@ int mr_tape_dropout(mr_tape *t, int a, double rate);
  * move towards them by `momentum` when backward passes; otherwise by the running ones. */
 int mr_tape_batch_norm(mr_tape *t, int a, int gamma, int beta, mr_param *mean, mr_param *variance,
                        double momentum, double eps);
+
+/* The same over the last axis, [d], of each sample alone; gamma, beta [d] or -1. */
+int mr_tape_layer_norm(mr_tape *t, int a, int gamma, int beta, double eps);
+
+/* a_i * a_j of the rows i < j of each sample, by i and then by j: [n, f, k] -> [n, f (f - 1) / 2, k]. */
+int mr_tape_pairs(mr_tape *t, int a);
 
 /* Takes the inputs of an operation of any number of them, one a call, then records it. */
 int mr_tape_argument(mr_tape *t, int a);

@@ -22,8 +22,10 @@ typedef enum op_code {
     OP_LEAF, /* no operation: data is given */
     OP_USER, /* computed in Lua */
     OP_POOL_SUM,
-    OP_POOL_MEAN,
     OP_POOL_FIELDS,
+    OP_POOL_MAX,
+    OP_SEQUENCE,
+    OP_SEQUENCE_MASK,
     OP_POOL_FM,
     OP_LINEAR,
     OP_ADD,
@@ -53,6 +55,8 @@ typedef enum op_code {
     OP_MEAN_AXIS,
     OP_MAX_AXIS,
     OP_BATCH_NORM,
+    OP_LAYER_NORM,
+    OP_PAIRS,
     OP_SUM,
     OP_MEAN,
     OP_BCE,
@@ -77,7 +81,7 @@ typedef struct node {
     uint8_t has_grad;   /* grad holds the sum so far */
     uint8_t keeps_grad; /* leaf: backward passes add up */
     uint8_t updated;    /* batch norm: the running statistics have taken this batch in */
-    int32_t code;       /* activation, or axis */
+    int32_t code;       /* activation, axis, or mr_pool */
     double a, b;        /* settings, as the operation says */
     lookup *lookup;     /* pooling: from where */
     const lookup_column *column;
@@ -154,9 +158,11 @@ const char *param_name(const mr_param *p);
 #define OPERATION(name)                                                                            \
     int KERNEL(name##_forward)(mr_tape * t, node * n);                                             \
     int KERNEL(name##_backward)(mr_tape * t, node * n);
-OPERATION(pool_sum)
-OPERATION(pool_mean)
+OPERATION(pool_sum) /* and means */
 OPERATION(pool_fields)
+OPERATION(pool_max)
+OPERATION(sequence)
+OPERATION(sequence_mask)
 OPERATION(pool_fm)
 OPERATION(linear)
 OPERATION(binary) /* add, sub, mul, div */
@@ -171,6 +177,8 @@ OPERATION(matmul)
 OPERATION(softmax)
 OPERATION(reduce_axis) /* sum, mean, max along an axis */
 OPERATION(batch_norm)
+OPERATION(layer_norm)
+OPERATION(pairs)
 OPERATION(reduce) /* sum, mean */
 OPERATION(bce)
 OPERATION(mse)
