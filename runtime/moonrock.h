@@ -658,8 +658,9 @@ int mr_tape_batch_norm(mr_tape *t, int a, int gamma, int beta, mr_param *mean, m
 /* The same over the last axis, [d], of each sample alone; gamma, beta [d] or -1. */
 int mr_tape_layer_norm(mr_tape *t, int a, int gamma, int beta, double eps);
 
-/* a_i * a_j of the rows i < j of each sample, by i and then by j: [n, f, k] -> [n, f (f - 1) / 2, k]. */
-int mr_tape_pairs(mr_tape *t, int a);
+/* a_i * b_j of the rows i < j of each sample, by i and then by j: [n, f, k] -> [n, f (f - 1) / 2, k].
+ * b is -1 for a itself. */
+int mr_tape_pairs(mr_tape *t, int a, int b);
 
 /* Takes the inputs of an operation of any number of them, one a call, then records it. */
 int mr_tape_argument(mr_tape *t, int a);

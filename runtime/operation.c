@@ -231,9 +231,9 @@ int mr_tape_layer_norm(mr_tape *t, int a, int gamma, int beta, double eps)
     return node_record(t, n, (const int[]){a, gamma, beta}, 3);
 }
 
-int mr_tape_pairs(mr_tape *t, int a)
+int mr_tape_pairs(mr_tape *t, int a, int b)
 {
-    return unary(t, OP_PAIRS, a, 0, 0);
+    return node_record(t, node_next(t, OP_PAIRS), (const int[]){a, b}, 2);
 }
 
 int mr_tape_concat(mr_tape *t, int axis)
