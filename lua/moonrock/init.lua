@@ -1,5 +1,7 @@
 --- The library, as users see it: `local mr = require "moonrock"`.
 local export = require "moonrock.export"
+local attention = require "moonrock.attention"
+local gates = require "moonrock.gates"
 local losses = require "moonrock.losses"
 local interactions = require "moonrock.interactions"
 local layers = require "moonrock.layers"
@@ -40,6 +42,8 @@ local mr = {
 
 for name, layer in pairs(layers) do mr[name] = layer end
 for name, part in pairs(interactions) do mr[name] = part end
+for name, layer in pairs(attention) do mr[name] = layer end
+for name, layer in pairs(gates) do mr[name] = layer end
 for name, loss in pairs(losses) do mr[name] = loss end
 for name, part in pairs(schema) do
   if mr[name] == nil then mr[name] = part end
