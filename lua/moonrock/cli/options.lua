@@ -146,8 +146,9 @@ DECLARE = {
   end,
   learning = function(p)
     p:option("--lr", "Learning rate, in place of the model's own."):argname "X":convert(positive)
-    p:option("--optim", "Optimizer in place of the model's own: sgd, adagrad, adam, adamw, ftrl.")
-      :argname "NAME":convert(one_of { "sgd", "adagrad", "adam", "adamw", "ftrl" })
+    local rules = require("moonrock.optim").rules
+    p:option("--optim", "Optimizer in place of the model's own: " .. table.concat(rules, ", ") .. ".")
+      :argname "NAME":convert(one_of(rules))
     p:option("--set", "An option of the model, such as dim=8 or hidden=64,32. Repeatable.")
       :argname "NAME=VALUE":count "*":default {}:convert(setting)
     p:option("--seed", "Seed of all randomness (42)."):argname "N":convert(natural)
