@@ -3,57 +3,94 @@
  * another: s[0..n), s[n..2n). Settings become floats only after what is small has been subtracted:
  * 1 - beta2 of a float 0.999 would be wrong from the fifth digit on. */
 #include <math.h>
+#include <string.h>
 
 #include "kernel.h"
 #include "optimizer.h"
 
+/* One of the two floats next to x, the nearer one the more often, by a hash of w and t: for steps that
+ * are the same number again and again, which would be rounded in the same direction each time, in the end to
+ * nothing. A double has 29 bits more. */
+static inline float near_float(double x, float w, uint64_t t)
+{
+    const uint64_t low = ((uint64_t)1 << 29) - 1;
+    uint64_t bits;
+    uint32_t seen;
+    memcpy(&bits, &x, 8);
+    memcpy(&seen, &w, 4);
+    bits = (bits + (mix64(t << 32 ^ seen) & low)) & ~low;
+    memcpy(&x, &bits, 8);
+    return (float)x;
+}
+
 /* ---- SGD ---- */
 
-/* w = sgn(w) max(|w| - by, 0): the proximal step of by |w|. */
-static inline void shrink(float by, size_t n, float *w)
+/* w -= rate g, and the proximal step of l1 |w|: it shrinks by rate l1, not beyond 0. (Duchi and Singer,
+ * 2009.) */
+static inline float shrunk(float w, float rate, float g, float l1, uint64_t t)
 {
-    for (size_t i = 0; i < n; i++) {
-        float beyond = fabsf(w[i]) - by;
-        w[i] = beyond > 0 ? copysignf(beyond, w[i]) : 0;
-    }
+    double moved = w - (double)rate * g, by = (double)rate * l1;
+    return fabs(moved) > by ? near_float(moved - copysign(by, moved), w, t) : 0;
 }
 
 /* g += l2 w;  without momentum w -= lr g;  with it u = momentum u + g, w -= lr u, or by Nesterov
- * w -= lr (g + momentum u), as Sutskever et al., 2013. Then l1: |w| shrinks by lr l1 (Duchi and
- * Singer, 2009). */
+ * w -= lr (g + momentum u), as Sutskever et al., 2013; then l1. */
 static void sgd(const mr_optim *o, uint64_t t, size_t n, const float *g, float *w, float *u)
 {
-    (void)t;
-    float lr = (float)o->lr, l2 = (float)o->l2, momentum = (float)o->momentum;
-    if (momentum == 0) {
+    float lr = (float)o->lr, l1 = (float)o->l1, l2 = (float)o->l2, momentum = (float)o->momentum;
+    int nesterov = o->nesterov;
+    if (momentum == 0 && l1 == 0)
         for (size_t i = 0; i < n; i++)
             w[i] -= lr * (g[i] + l2 * w[i]);
-    } else {
-        int nesterov = o->nesterov;
+    else if (momentum == 0)
+        for (size_t i = 0; i < n; i++)
+            w[i] = shrunk(w[i], lr, g[i] + l2 * w[i], l1, t);
+    else
         for (size_t i = 0; i < n; i++) {
             float gi = g[i] + l2 * w[i];
             u[i] = momentum * u[i] + gi;
-            w[i] -= lr * (nesterov ? gi + momentum * u[i] : u[i]);
+            w[i] = shrunk(w[i], lr, nesterov ? gi + momentum * u[i] : u[i], l1, t);
         }
-    }
-    if (o->l1 > 0)
-        shrink((float)(o->lr * o->l1), n, w);
 }
 
-/* ---- Adagrad ---- */
+/* ---- group lasso ---- */
 
-/* w holds a on entry: the w of least sum_i (h_i/2 w_i^2 - a_i w_i) + group ||w||, where h_i =
- * (sqrt(q_i) + c) / lr + l2. It is 0 if ||a|| <= group, and else w_i = a_i r / (h_i r + group) with r =
- * ||w||, the root of S(r) = sum_i (a_i / (h_i r + group))^2 = 1. Newton's steps for 1 / sqrt(S) - 1, a
- * concave function, come from 0 and never pass it; where all h_i are one h the first one is exact.
- * q_i stands at q[i stride]. */
-static inline void group_least(const mr_optim *o, double c, double l2, size_t n, const float *q,
-                               size_t stride, float *w)
+/* A row whose w is to be what is least in sum_i (h_i/2 w_i^2 - a_i w_i) + group ||w||, where h_i =
+ * (sqrt(q_i) + c) / lr + l2, q_i at q[i stride], and a_i is what l1 leaves of (h_i + pull) w_i - g_i: for
+ * FTRL of -z where that is kept for a w of 0. In double, as w is to stay the same where g is 0. */
+typedef struct grouped {
+    const mr_optim *o;
+    size_t n, stride;
+    const float *g, *q, *z; /* z: NULL for Adagrad */
+    double c, l2, decay, pull;
+} grouped;
+
+static inline double grouped_h(const grouped *r, size_t i)
 {
-    double group = o->group, norm = 0, r = 0;
+    return (sqrt((double)r->q[i * r->stride]) + r->c) / r->o->lr + r->l2;
+}
+
+static inline double grouped_a(const grouped *r, size_t i, double h, double w)
+{
+    double a = (h + r->pull) * w - (r->g[i] + r->decay * w);
+    if (r->z)
+        a = w != 0 ? a + copysign(r->o->l1, w) : -(double)r->z[i];
+    double beyond = fabs(a) - r->o->l1;
+    return beyond > 0 ? copysign(beyond, a) : 0;
+}
+
+/* All of w is 0 if ||a|| <= group; else w_i = a_i r / (h_i r + group) with r = ||w||, the root of S(r) =
+ * sum_i (a_i / (h_i r + group))^2 = 1. Newton's steps for 1 / sqrt(S) - 1, a concave function, come from 0
+ * and never pass it; where all h_i are one h, the first one is exact. */
+static inline void group_least(const grouped *row, float *w)
+{
+    double group = row->o->group, norm = 0, r = 0;
+    size_t n = row->n;
 #pragma omp simd reduction(+ : norm)
-    for (size_t i = 0; i < n; i++)
-        norm += (double)w[i] * w[i];
+    for (size_t i = 0; i < n; i++) {
+        double a = grouped_a(row, i, grouped_h(row, i), w[i]);
+        norm += a * a;
+    }
     if (norm <= group * group) {
         for (size_t i = 0; i < n; i++)
             w[i] = 0;
@@ -63,8 +100,8 @@ static inline void group_least(const mr_optim *o, double c, double l2, size_t n,
         double sum = 0, slope = 0;
 #pragma omp simd reduction(+ : sum, slope)
         for (size_t i = 0; i < n; i++) {
-            double h = (sqrt((double)q[i * stride]) + c) / o->lr + l2, below = h * r + group;
-            double square = w[i] * (double)w[i] / (below * below);
+            double h = grouped_h(row, i), a = grouped_a(row, i, h, w[i]), below = h * r + group;
+            double square = a * a / (below * below);
             sum += square;
             slope += square * h / below;
         }
@@ -74,10 +111,12 @@ static inline void group_least(const mr_optim *o, double c, double l2, size_t n,
             break;
     }
     for (size_t i = 0; i < n; i++) {
-        double h = (sqrt((double)q[i * stride]) + c) / o->lr + l2;
-        w[i] = (float)(w[i] * r / (h * r + group));
+        double h = grouped_h(row, i);
+        w[i] = (float)(grouped_a(row, i, h, w[i]) * r / (h * r + group));
     }
 }
+
+/* ---- Adagrad ---- */
 
 /* Every fade_every updates of the row (of a dense weight: steps of the model) G = max(init, fade G). */
 static inline void fade(const mr_optim *o, uint64_t t, size_t n, float *q)
@@ -91,25 +130,21 @@ static inline void fade(const mr_optim *o, uint64_t t, size_t n, float *q)
 
 /* w -= lr g / (sqrt(G) + eps); with l1 or group the proximal step in the metric h = (sqrt(G) + eps) /
  * lr: w is what is least in sum (h/2) (w - u)^2 + l1 |w| + group ||w||, u what it was without. */
-static inline void adagrad_weights(const mr_optim *o, size_t n, const float *g, float *w,
-                                   const float *q, size_t stride)
+static inline void adagrad_weights(const mr_optim *o, uint64_t t, size_t n, const float *g,
+                                   float *w, const float *q, size_t stride)
 {
     float lr = (float)o->lr, l1 = (float)o->l1, l2 = (float)o->l2, eps = (float)o->eps;
-    if (o->l1 == 0 && o->group == 0) {
+    if (o->group > 0 && lr > 0) {
+        grouped row = {
+            .o = o, .n = n, .stride = stride, .g = g, .q = q, .c = o->eps, .decay = o->l2};
+        group_least(&row, w);
+    } else if (l1 > 0) {
+        for (size_t i = 0; i < n; i++)
+            w[i] = shrunk(w[i], lr / (sqrtf(q[i * stride]) + eps), g[i] + l2 * w[i], l1, t);
+    } else {
         for (size_t i = 0; i < n; i++)
             w[i] -= lr * (g[i] + l2 * w[i]) / (sqrtf(q[i * stride]) + eps);
-        return;
     }
-    if (lr == 0)
-        return;
-    int group = o->group > 0;
-    for (size_t i = 0; i < n; i++) {
-        float h = (sqrtf(q[i * stride]) + eps) / lr, a = h * w[i] - (g[i] + l2 * w[i]);
-        float beyond = fabsf(a) - l1;
-        w[i] = beyond > 0 ? copysignf(beyond, a) / (group ? 1 : h) : 0;
-    }
-    if (group)
-        group_least(o, o->eps, 0, n, q, stride, w);
 }
 
 /* G += g^2; G starts at `init`. Duchi, Hazan and Singer, 2011. */
@@ -121,7 +156,7 @@ static void adagrad(const mr_optim *o, uint64_t t, size_t n, const float *g, flo
         float gi = g[i] + l2 * w[i];
         s[i] += gi * gi;
     }
-    adagrad_weights(o, n, g, w, s, 1);
+    adagrad_weights(o, t, n, g, w, s, 1);
 }
 
 /* One G for the row: G += mean_j g_j^2. */
@@ -136,7 +171,7 @@ static void row_adagrad(const mr_optim *o, uint64_t t, size_t n, const float *g,
         squares += (double)gi * gi;
     }
     *s += (float)(squares / (double)n);
-    adagrad_weights(o, n, g, w, s, 0);
+    adagrad_weights(o, t, n, g, w, s, 0);
 }
 
 /* ---- Adam and what came of it ---- */
@@ -159,7 +194,7 @@ static inline void adam_step(const mr_optim *o, uint64_t t, size_t n, const floa
 {
     float b1 = (float)o->beta1, b2 = (float)o->beta2, l2 = (float)o->l2, eps = (float)o->eps;
     float new1 = (float)(1 - o->beta1), new2 = (float)(1 - o->beta2);
-    float keep = (float)(1 - o->lr * o->decay);
+    float decay = (float)(o->lr * o->decay);
     float c1 = (float)(o->lr / without_power(o->beta1, t));
     float c2 = (float)(1 / sqrt(without_power(o->beta2, t)));
     for (size_t i = 0; i < n; i++) {
@@ -169,7 +204,7 @@ static inline void adam_step(const mr_optim *o, uint64_t t, size_t n, const floa
         float square = v[i];
         if (peak)
             square = peak[i] = MAX(peak[i], square);
-        w[i] = keep * w[i] - c1 * m[i] / (sqrtf(square) * c2 + eps);
+        w[i] -= decay * w[i] + c1 * m[i] / (sqrtf(square) * c2 + eps);
     }
 }
 
@@ -189,13 +224,13 @@ static void amsgrad(const mr_optim *o, uint64_t t, size_t n, const float *g, flo
 /* w -= lr (sgn(b1 m + (1 - b1) g) + decay w), m = b2 m + (1 - b2) g. Chen et al., 2023. */
 static void lion(const mr_optim *o, uint64_t t, size_t n, const float *g, float *w, float *m)
 {
-    (void)t;
-    float b1 = (float)o->beta1, b2 = (float)o->beta2, lr = (float)o->lr;
+    double lr = o->lr, decay = o->lr * o->decay;
+    float b1 = (float)o->beta1, b2 = (float)o->beta2;
     float new1 = (float)(1 - o->beta1), new2 = (float)(1 - o->beta2);
-    float keep = (float)(1 - o->lr * o->decay);
     for (size_t i = 0; i < n; i++) {
         float ahead = b1 * m[i] + new1 * g[i];
-        w[i] = keep * w[i] - lr * (float)((ahead > 0) - (ahead < 0));
+        double sign = (ahead > 0) - (ahead < 0);
+        w[i] = near_float(w[i] - (lr * sign + decay * w[i]), w[i], t);
         m[i] = b2 * m[i] + new2 * g[i];
     }
 }
@@ -248,37 +283,51 @@ static void centered_rmsprop(const mr_optim *o, uint64_t t, size_t n, const floa
 /* ---- FTRL ---- */
 
 /* z += g - s w with s = (sqrt(n + g^2) - sqrt(n)) / lr, n += g^2; then w is 0 if |z| <= l1, else
- * -(z - sgn(z) l1) / h, h = (beta + sqrt(n)) / lr + l2. McMahan et al., 2013, algorithm 1. Where w is
- * not 0, z before is -w h - sgn(w) l1, so z = g - w h - sgn(w) l1 with h of the new n: nothing cancels,
- * and a weight does not move because the learning rate did.
+ * -(z - sgn(z) l1) / h, h = (beta + sqrt(n)) / lr + l2. McMahan et al., 2013, algorithm 1.
  *
- * With group the row's norm counts too, w is 0 if the norm of z beyond l1 is <= group: the exact least
- * of the objective of Yang et al., 2010, whose w = -z (1 - group / ||z||) / h is that of one h. */
+ * Where w is not 0, z before is -w h - sgn(w) l1, so z is now g - w h - sgn(w) l1 with the new h, and w -= g /
+ * h unless it would change its sign: nothing cancels, and no weight moves because the learning rate did.
+ * With `group` the norm of the row counts too: it is 0 if the norm of z, less l1, is <= group. The exact
+ * least of the objective of Yang et al., 2010, whose -z (1 - group / ||z||) / h is for one h. */
 static void ftrl(const mr_optim *o, uint64_t t, size_t n, const float *g, float *w, float *s)
 {
     (void)t;
     float *z = s, *q = s + n, lr = (float)o->lr, l1 = (float)o->l1, l2 = (float)o->l2;
-    float beta = (float)o->beta, pull = 0;
+    float beta = (float)o->beta;
+    double squares = 0, pull = 0;
     int group = o->group > 0;
     if (lr == 0)
         return;
     if (group) {
-        double squares = 0;
 #pragma omp simd reduction(+ : squares)
         for (size_t i = 0; i < n; i++)
             squares += (double)w[i] * w[i];
-        pull = squares > 0 ? (float)(o->group / sqrt(squares)) : 0;
+        pull = squares > 0 ? o->group / sqrt(squares) : 0;
     }
     for (size_t i = 0; i < n; i++) {
         q[i] += g[i] * g[i];
-        float h = (beta + sqrtf(q[i])) / lr + l2;
-        float before = w[i] != 0 ? -w[i] * (h + pull) - copysignf(l1, w[i]) : z[i];
-        z[i] = before + g[i];
-        float beyond = fabsf(z[i]) - l1;
-        w[i] = beyond > 0 ? -copysignf(beyond, z[i]) / (group ? 1 : h) : 0;
+        float h = (beta + sqrtf(q[i])) / lr + l2, side = w[i] != 0 ? copysignf(1, w[i]) : 0;
+        z[i] = g[i] + (side != 0 ? -w[i] * (h + (float)pull) - side * l1 : z[i]);
+        if (group)
+            continue;
+        float moved = w[i] - g[i] / h, beyond = fabsf(z[i]) - l1;
+        if (moved * side > 0)
+            w[i] = moved;
+        else
+            w[i] = beyond > 0 ? -copysignf(beyond, z[i]) / h : 0;
     }
-    if (group)
-        group_least(o, o->beta, o->l2, n, q, 1, w);
+    if (group) {
+        grouped row = {.o = o,
+                       .n = n,
+                       .stride = 1,
+                       .g = g,
+                       .q = q,
+                       .z = z,
+                       .c = o->beta,
+                       .l2 = o->l2,
+                       .pull = pull};
+        group_least(&row, w);
+    }
 }
 
 const optimizer_rules KERNEL(optimizer_rules) = {{[MR_SGD] = sgd,
