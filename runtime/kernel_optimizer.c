@@ -80,23 +80,25 @@ static inline double grouped_a(const grouped *r, size_t i, double h, double w)
 }
 
 /* All of w is 0 if ||a|| <= group; else w_i = a_i r / (h_i r + group) with r = ||w||, the root of S(r) =
- * sum_i (a_i / (h_i r + group))^2 = 1. Newton's steps for 1 / sqrt(S) - 1, a concave function, come from 0
- * and never pass it; where all h_i are one h, the first one is exact. */
+ * sum_i (a_i / (h_i r + group))^2 = 1. Newton's steps for 1 / sqrt(S) - 1, a concave function, come from the
+ * norm so far, and stay below the root once they are; where all h_i are one h, the first is exact. */
 static inline void group_least(const grouped *row, float *w)
 {
-    double group = row->o->group, norm = 0, r = 0;
+    double group = row->o->group, norm = 0, before = 0;
     size_t n = row->n;
-#pragma omp simd reduction(+ : norm)
+#pragma omp simd reduction(+ : norm, before)
     for (size_t i = 0; i < n; i++) {
         double a = grouped_a(row, i, grouped_h(row, i), w[i]);
         norm += a * a;
+        before += (double)w[i] * w[i];
     }
     if (norm <= group * group) {
         for (size_t i = 0; i < n; i++)
             w[i] = 0;
         return;
     }
-    for (int step = 0; step < 30; step++) {
+    double r = sqrt(before), more = r;
+    for (int step = 0; step < 30 && fabs(more) >= 1e-9 * r; step++) {
         double sum = 0, slope = 0;
 #pragma omp simd reduction(+ : sum, slope)
         for (size_t i = 0; i < n; i++) {
@@ -105,10 +107,8 @@ static inline void group_least(const grouped *row, float *w)
             sum += square;
             slope += square * h / below;
         }
-        double more = (sum * sqrt(sum) - sum) / slope;
-        r += more;
-        if (!(more > 1e-9 * r))
-            break;
+        more = (sum * sqrt(sum) - sum) / slope;
+        r = MAX(0, r + more);
     }
     for (size_t i = 0; i < n; i++) {
         double h = grouped_h(row, i);
@@ -162,16 +162,17 @@ static void adagrad(const mr_optim *o, uint64_t t, size_t n, const float *g, flo
 /* One G for the row: G += mean_j g_j^2. */
 static void row_adagrad(const mr_optim *o, uint64_t t, size_t n, const float *g, float *w, float *s)
 {
-    float l2 = (float)o->l2;
+    float l2 = (float)o->l2, sum = *s;
     double squares = 0;
-    fade(o, t, 1, s);
+    fade(o, t, 1, &sum);
 #pragma omp simd reduction(+ : squares)
     for (size_t i = 0; i < n; i++) {
         float gi = g[i] + l2 * w[i];
         squares += (double)gi * gi;
     }
-    *s += (float)(squares / (double)n);
-    adagrad_weights(o, t, n, g, w, s, 0);
+    sum += (float)(squares / (double)n);
+    adagrad_weights(o, t, n, g, w, &sum, 0);
+    *s = sum;
 }
 
 /* ---- Adam and what came of it ---- */
