@@ -237,19 +237,35 @@ int mr_schema_fit(mr_schema *s, const mr_reader_options *options);
 /* ---- table ----------------------------------------------------------------------- */
 
 /* An optimizer with its settings; see SEMANTICS in runtime/README.md. Unused ones are 0. */
-typedef enum mr_optim_kind { MR_SGD, MR_ADAGRAD, MR_ADAM, MR_ADAMW, MR_FTRL } mr_optim_kind;
+typedef enum mr_optim_kind {
+    MR_SGD,
+    MR_ADAGRAD,
+    MR_ADAM,
+    MR_ADAMW,
+    MR_FTRL,
+    MR_ROW_ADAGRAD,
+    MR_AMSGRAD,
+    MR_LION,
+    MR_RMSPROP,
+    MR_CENTERED_RMSPROP
+} mr_optim_kind;
 
 typedef struct mr_optim {
-    int32_t kind;        /* mr_optim_kind */
-    int32_t global_step; /* Adam, AdamW: bias correction by the model's step, not the row's */
-    float lr;            /* learning rate; FTRL's alpha */
-    float l1, l2;        /* FTRL's; l2 elsewhere: g += l2 w */
-    float beta;          /* FTRL */
-    float beta1, beta2;  /* Adam, AdamW */
-    float eps;           /* Adagrad, Adam, AdamW */
-    float init;          /* Adagrad: the sum of squares starts here */
-    float momentum;      /* SGD */
-    float decay;         /* AdamW: w -= lr decay w, on touch */
+    int32_t kind; /* mr_optim_kind */
+    int32_t
+        global_step;  /* Adam, AMSGrad, AdamW: bias correction by the model's step, not the row's */
+    int32_t nesterov; /* SGD: looks ahead along the momentum */
+    int32_t fade_every;  /* Adagrad: at each so many-th update the sum of squares fades; 0: never */
+    double lr;           /* learning rate; FTRL's alpha */
+    double l1, l2;       /* FTRL's; elsewhere l2: g += l2 w, and l1 is proximal: SGD, Adagrad */
+    double group;        /* FTRL, Adagrad: of the norm of the row, which is 0 or not as a whole */
+    double beta;         /* FTRL */
+    double beta1, beta2; /* Adam, AMSGrad, AdamW, Lion; beta2 of RMSprop */
+    double eps;          /* Adagrad, Adam, AMSGrad, AdamW, RMSprop */
+    double init;         /* Adagrad: the sum of squares starts here */
+    double fade;         /* Adagrad: sum = max(init, fade sum) */
+    double momentum;     /* SGD, RMSprop */
+    double decay;        /* AdamW, AMSGrad, Lion: w -= lr decay w, on touch */
 } mr_optim;
 
 /* A fresh weight, as a pure function of (seed, table, column, key, coordinate). */

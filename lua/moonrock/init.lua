@@ -25,6 +25,7 @@ local mr = {
   import = export.import,
   verify = require "moonrock.verify",
   optim = require "moonrock.optim",
+  schedule = require "moonrock.schedule",
   init = require "moonrock.initializer",
   fit = trainer.fit,
   evaluate = trainer.evaluate,
