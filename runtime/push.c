@@ -42,7 +42,7 @@ static void push_merge(void *context, size_t number)
         if (!l->grad)
             continue;
         for (uint32_t u = l->shard[number]; u < l->shard[number + 1]; u++) {
-            row *r = l->row[u];
+            row *r = l->home[u];
             float *g = (float *)l->grad + (size_t)u * l->grad_width;
             if (r->mark < n && merged[r->mark].row == r) {
                 merged_row *m = &merged[r->mark];
@@ -51,7 +51,7 @@ static void push_merge(void *context, size_t number)
                 m->touched |= l->touched;
             } else {
                 r->mark = n;
-                merged[n++] = (merged_row){r, g, l->touched};
+                merged[n++] = (merged_row){r, l->row[u], g, l->touched};
             }
         }
     }
@@ -70,14 +70,18 @@ static int row_begin(const push *p, shard *s, row *r)
     return 0;
 }
 
-/* One update of a row: of the columns that got a gradient, g [grad_width]. */
-static int row_update(const push *p, shard *s, row *r, const float *g, uint32_t touched)
+/* One update of a row, as its lookups have seen it: of the columns that got a gradient, g [grad_width],
+ * and of those that shrink without one. */
+static int row_update(const push *p, shard *s, row *r, const row *seen, const float *g,
+                      uint32_t touched)
 {
     const mr_table *t = p->t;
     if (t->admission && !(touched &= row_admitted(t, r)))
         return 0; /* no row */
     if (r->step <= t->cut_step && row_begin(p, s, r))
         return -1;
+    if (seen != r && r->step)
+        row_adopt(t, r, seen);
     __atomic_store_n(&r->step, p->step, __ATOMIC_RELAXED);
     for (uint32_t c = 0; c < t->columns; c++) {
         const table_column *column = &t->column[c];
@@ -87,6 +91,8 @@ static int row_update(const push *p, shard *s, row *r, const float *g, uint32_t 
                 r->count[c]++;
             p->rule[c](&column->optim, column->optim.global_step ? p->step : r->count[c],
                        column->dim, g, w, w + column->dim);
+        } else if (t->owing >> c & 1) {
+            idle_replay(t, c, r, p->step - 1, p->step);
         }
         g += column->dim;
     }
@@ -99,7 +105,7 @@ static void rows_settle(const push *p, shard *s, size_t number)
 {
     for (const lookup *l = p->t->first; l; l = l->next)
         for (uint32_t u = l->shard[number]; u < l->shard[number + 1]; u++) {
-            row *r = l->row[u];
+            row *r = l->home[u];
             if (r->free)
                 continue;
             row_settle(p->t, r);
@@ -126,14 +132,15 @@ static void push_shard(void *context, size_t number)
     for (uint32_t u = from; u < to; u++)
         if (l) {
             if (u + PUSH_AHEAD < to)
-                row_prefetch(t, l->row[u + PUSH_AHEAD]);
-            p->failed[number] |= row_update(
-                p, s, l->row[u], (const float *)l->grad + (size_t)u * t->grad_width, l->touched);
+                row_prefetch(t, l->home[u + PUSH_AHEAD]);
+            p->failed[number] |=
+                row_update(p, s, l->home[u], l->row[u],
+                           (const float *)l->grad + (size_t)u * t->grad_width, l->touched);
         } else {
             const merged_row *m = &t->merged[u];
             if (u + PUSH_AHEAD < to)
                 row_prefetch(t, m[PUSH_AHEAD].row);
-            p->failed[number] |= row_update(p, s, m->row, m->grad, m->touched);
+            p->failed[number] |= row_update(p, s, m->row, m->seen, m->grad, m->touched);
         }
     if (t->admission)
         rows_settle(p, s, number);
@@ -151,6 +158,7 @@ int mr_table_push(mr_table *t, uint64_t step)
             p.only = l;
         }
     if (!lookups) {
+        idle_note(t, step);
         mr_table_drop(t);
         return 0;
     }
@@ -160,6 +168,7 @@ int mr_table_push(mr_table *t, uint64_t step)
     for (int s = 0; s < SHARDS; s++)
         if (p.failed[s])
             return fail("table %s: a gradient is not finite", t->name);
+    idle_note(t, step);
     uint32_t at = 0;
     for (int s = 0; s < SHARDS; s++) {
         p.begin[s] = at;

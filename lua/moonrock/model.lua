@@ -261,6 +261,7 @@ function Model:load()
   for _, t in ipairs(self.tables) do
     C.mr_table_clear(t.c)
     self.store:load(t, self.cold)
+    t:load_rates(self.store)
   end
   for _, p in ipairs(self.params) do
     local bytes = not (self.dropped and self.dropped.params[p.name]) and self.store:get("param/" .. p.name)
@@ -392,13 +393,17 @@ local function prepare_commit(self)
     if self.dropped then
       for _, t in ipairs(self.dropped.tables) do
         store:drop_table(t.name, t.id)
+        for _, c in ipairs(t.layouts[#t.layouts]) do store:remove(("rates/%s/%s"):format(t.name, c.name)) end
         self.dropped_ids = self.dropped_ids or {}
         self.dropped_ids[#self.dropped_ids + 1] = t.id
       end
       for name in pairs(self.dropped.params) do store:remove("param/" .. name) end
       description = describe(self)
     end
-    for _, t in ipairs(self.tables) do store:put_table(t) end
+    for _, t in ipairs(self.tables) do
+      store:put_table(t)
+      t:save_rates(store)
+    end
     for _, p in ipairs(self.params) do
       store:put("param/" .. p.name, C.mr_param_bytes(p.c), tonumber(C.mr_param_len(p.c)))
     end

@@ -186,6 +186,34 @@ function Table:scale_lr(factor)
   end
 end
 
+-- Learning rates by step are kept for columns whose l2 or decay is of the whole table.
+local function rates_name(self, i) return ("rates/%s/%s"):format(self.name, self.names[i]) end
+local len = ffi.new "size_t[1]"
+
+--- Puts them into the commit that a store has begun.
+---@param store table
+function Table:save_rates(store)
+  for i = 1, #self.names do
+    local bytes = C.mr_table_rates(self.c, i - 1, len)
+    if len[0] > 0 then
+      store:put(rates_name(self, i), bytes, tonumber(len[0]))
+    elseif self.had_rates and self.had_rates[i] then
+      store:remove(rates_name(self, i))
+    end
+  end
+end
+
+--- Reads those of the last commit.
+---@param store table
+function Table:load_rates(store)
+  self.had_rates = {}
+  for i = 1, #self.names do
+    local bytes = store:get(rates_name(self, i))
+    self.had_rates[i] = bytes ~= nil
+    if bytes then err.check(C.mr_table_rates_load(self.c, i - 1, bytes, #bytes)) end
+  end
+end
+
 --- Number of rows that were ever updated.
 ---@return integer
 function Table:rows() return C.mr_table_rows(self.c) end
