@@ -346,6 +346,12 @@ void mr_table_ahead_drop(mr_table *t);
  * from 1. Returns the number of rows updated, or -1 when one was not finite (then none is). */
 int mr_table_push(mr_table *t, uint64_t step);
 
+/* Of the gradients since the last push, after the last backward pass: squares holds every coordinate of
+ * their sums by row within -value .. value (0: as it is) and returns the sum of their squares, of the rows
+ * that will be updated, or -1 when one was not finite; scale multiplies them all. */
+double mr_table_squares(mr_table *t, double value);
+void mr_table_scale(mr_table *t, double factor);
+
 /* Forgets the lookups and gradients since the last push. */
 void mr_table_drop(mr_table *t);
 
@@ -550,6 +556,9 @@ mr_optim *mr_param_optim(mr_param *p);
 
 /* One optimizer step by the gradient of the backward passes since the last one, if any. */
 int mr_param_step(mr_param *p, uint64_t step);
+/* Of that gradient, as those of a table. */
+double mr_param_squares(mr_param *p, double value);
+void mr_param_scale(mr_param *p, double factor);
 /* Drops that gradient. */
 void mr_param_zero(mr_param *p);
 

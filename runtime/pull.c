@@ -595,4 +595,6 @@ void mr_table_drop(mr_table *t)
 {
     t->first = NULL;
     t->last = &t->first;
+    t->summed = 0;
+    t->scale = 1;
 }

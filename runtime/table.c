@@ -72,7 +72,7 @@ mr_table *mr_table_new(const char *name, uint32_t id, uint64_t seed, const mr_co
     memory_join(&t->writing, "commits", 0);
     t->id = id;
     t->seed = seed;
-    t->last = &t->first;
+    mr_table_drop(t);
     t->resident = 1;
     t->region = (size_t)(limit / SHARDS * 1.5) + ((size_t)4 << 20);
     t->name = copy_text(name);

@@ -164,8 +164,14 @@ struct mr_table {
     uint64_t forgotten;     /* drops of this step and before are not known any more */
     /* the steps under way */
     lookup *first, **last; /* the lookups of this step, in order */
-    merged_row *merged;    /* scratch of a push with several lookups */
+    /* their gradients, once they are summed by row: those of the one lookup that has some, or (NULL) of
+     * merged; a shard's from begin to end. They are to be multiplied by scale. */
+    int summed;
+    const lookup *only;
+    merged_row *merged;
     size_t merged_room;
+    uint32_t begin[SHARDS], end[SHARDS];
+    float scale;
     plan *plans, *spare; /* by serial; and those that can be used again */
     uint32_t serial;     /* of the newest plan */
     /* the commit under way (cut.c) */
