@@ -221,10 +221,10 @@ describe("an optimizer", function()
 
   it("is refused settings that it has not, or out of range, by name", function()
     for message, make in pairs {
-      ['optimizer lion has no setting "l2", expected beta1, beta2, decay, lr'] =
+      ['optimizer lion has no setting "l2", expected beta1, beta2, decay, decay_scope, idle_steps, lr'] =
         function() mr.optim.lion { l2 = 1 } end,
       ["optimizer sgd: nesterov is a number, expected a boolean"] = function() mr.optim.sgd { nesterov = 1 } end,
-      ['optimizer adam: bias_correction is "rows", expected "row" or "global"'] =
+      ['optimizer adam: bias_correction is "rows", expected one of global, row'] =
         function() mr.optim.adam { bias_correction = "rows" } end,
       ["optimizer adagrad: fade_every is 2.5, expected a whole number"] =
         function() mr.optim.adagrad { fade_every = 2.5 } end,
