@@ -198,11 +198,11 @@ describe("an optimizer", function()
   it("by rows takes the rows of a param's last axis, however many there are", function()
     for _, o in ipairs { mr.optim.row_adagrad(), mr.optim.row_adagrad { group = 0.1 },
       mr.optim.adagrad { group = 0.1 }, mr.optim.ftrl { group = 0.1 }, mr.optim.rmsprop() } do
-      local random, rows, dim = stream(5), 2000, 19 -- more than one piece of work
+      local rows, dim = 2000, 19 -- more than one piece of work
       local weights = {}
       for _, form in ipairs { "param", "table" } do
         local ours = optimizers[form](o, rows, dim, mr.init.constant(0.5))
-        random = stream(5)
+        local random = stream(5)
         for step = 1, 3 do
           local g = {}
           for r = 1, rows do
