@@ -40,8 +40,13 @@ typedef enum op_code {
     OP_BATCH_NORM,
     OP_SUM,
     OP_MEAN,
-    OP_BCE,
-    OP_MSE,
+    OP_LOSS,
+    OP_CROSS_ENTROPY,
+    OP_PAIRWISE,
+    OP_LISTWISE,
+    OP_IN_BATCH,
+    OP_L2_NORMALIZE,
+    OP_FREQUENCY,
     OP_COUNT
 } op_code;
 
@@ -62,7 +67,7 @@ typedef struct node {
     uint8_t has_grad;   /* grad holds the sum so far */
     uint8_t keeps_grad; /* leaf: backward passes add up */
     uint8_t updated;    /* batch norm: the running statistics have taken this batch in */
-    int32_t code;       /* activation */
+    int32_t code;       /* activation, mr_loss */
     double a, b;        /* settings, as the operation says */
     lookup *lookup;     /* pooling: from where */
     const lookup_column *column;
@@ -87,6 +92,11 @@ int node_number(mr_tape *t, const node *n);
 static inline node *node_in(mr_tape *t, const node *n, int i)
 {
     return tape_node(t, n->in[i]);
+}
+/* The same where an input may be left out: NULL then. */
+static inline node *node_in_or(mr_tape *t, const node *n, int i)
+{
+    return i < n->inputs && n->in[i] >= 0 ? node_in(t, n, i) : NULL;
 }
 
 /* A new node, blank, that the tape does not have yet: node_keep() makes it the last one and returns
@@ -152,8 +162,13 @@ OPERATION(concat)
 OPERATION(reshape)
 OPERATION(batch_norm)
 OPERATION(reduce) /* sum, mean */
-OPERATION(bce)
-OPERATION(mse)
+OPERATION(loss)   /* of a score and a label: mr_loss */
+OPERATION(cross_entropy)
+OPERATION(pairwise)
+OPERATION(listwise)
+OPERATION(in_batch)
+OPERATION(l2_normalize)
+OPERATION(frequency)
 #undef OPERATION
 #endif
 
