@@ -615,6 +615,10 @@ int mr_tape_pool_fm(mr_tape *t, int lookup, int c);
  * -1 for none. act: 0 none, 1 relu, 2 sigmoid, 3 tanh. [n, out] */
 int mr_tape_linear(mr_tape *t, int x, int w, int b, int act);
 
+/* As many matrix products as the equal leading dimensions of both have: x [.., a, b] y [.., b, c] is
+ * [.., a, c]; if `across` is 1, y is [.., c, b]. Of rank 2, y is the same for all rows of x. */
+int mr_tape_matmul(mr_tape *t, int x, int y, int across);
+
 /* Element by element; a dimension of 1 or a missing leading one is repeated. */
 int mr_tape_add(mr_tape *t, int a, int b);
 int mr_tape_sub(mr_tape *t, int a, int b);
@@ -624,6 +628,14 @@ int mr_tape_affine(mr_tape *t, int a, double scale, double shift); /* scale a + 
 int mr_tape_relu(mr_tape *t, int a);                               /* max(a, 0) */
 int mr_tape_sigmoid(mr_tape *t, int a);                            /* 1 / (1 + exp(-a)) */
 int mr_tape_tanh(mr_tape *t, int a);
+int mr_tape_leaky_relu(mr_tape *t, int a, double slope); /* a where a > 0, else slope a */
+int mr_tape_gelu(mr_tape *t, int a);                     /* a/2 (1 + erf(a / sqrt(2))) */
+int mr_tape_silu(mr_tape *t, int a);                     /* a sigmoid(a) */
+int mr_tape_exp(mr_tape *t, int a);
+int mr_tape_log(mr_tape *t, int a); /* natural */
+int mr_tape_sqrt(mr_tape *t, int a);
+int mr_tape_abs(mr_tape *t, int a); /* the gradient at 0 is 0 */
+int mr_tape_square(mr_tape *t, int a);
 
 /* In training each element is 0 with probability rate (a multiple of 2^-16), else a / (1 - rate):
  * drawn from (seed, step, node, element). Otherwise a as it is. */
@@ -637,12 +649,27 @@ int mr_tape_batch_norm(mr_tape *t, int a, int gamma, int beta, mr_param *mean, m
 
 /* Takes the inputs of an operation of any number of them, one a call, then records it. */
 int mr_tape_argument(mr_tape *t, int a);
-int mr_tape_concat(mr_tape *t); /* along the last axis; the others are equal */
+int mr_tape_concat(mr_tape *t, int axis); /* from 0, or -1: the last; the others are equal */
+int mr_tape_stack(mr_tape *t, int axis);  /* of equal shapes, along a new axis */
 /* A tensor computed by the caller: data undefined, to be written through mr_tape_data(). */
 int mr_tape_user(mr_tape *t, int rank, int d0, int d1, int d2, int d3);
 
 /* The same elements in another shape; one dimension may be -1: what remains. */
 int mr_tape_reshape(mr_tape *t, int a, int rank, int d0, int d1, int d2, int d3);
+
+/* Places first to last of an axis, all from 0; two axes that change places. */
+int mr_tape_slice(mr_tape *t, int a, int axis, int first, int last);
+int mr_tape_transpose(mr_tape *t, int a, int axis, int other);
+
+/* Along an axis, from 0, which is then gone, or (keep 1) of 1. max: the gradient is the first
+ * largest element's. */
+int mr_tape_sum_axis(mr_tape *t, int a, int axis, int keep);
+int mr_tape_mean_axis(mr_tape *t, int a, int axis, int keep);
+int mr_tape_max_axis(mr_tape *t, int a, int axis, int keep);
+
+/* exp(a_i) / sum_j exp(a_j) over the last axis. With a mask (or -1), repeated to the shape of a:
+ * over the places where it is not 0; the others, and rows without any, are 0. */
+int mr_tape_softmax(mr_tape *t, int a, int mask);
 
 /* Of all elements: [1]. */
 int mr_tape_sum(mr_tape *t, int a);

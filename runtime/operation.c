@@ -49,6 +49,26 @@ int mr_tape_linear(mr_tape *t, int x, int w, int b, int act)
     return node_record(t, n, (const int[]){x, w, b}, 3);
 }
 
+int mr_tape_matmul(mr_tape *t, int x, int y, int across)
+{
+    if (node_known(t, x) || node_known(t, y))
+        return -1;
+    int dense = tape_node(t, y)->rank == 2;
+    if (dense && across) {
+        y = mr_tape_transpose(t, y, 0, 1);
+        if (y < 0)
+            return -1;
+    }
+    node *n = node_next(t, dense ? OP_LINEAR : OP_MATMUL);
+    if (!n)
+        return -1;
+    if (dense)
+        n->a = 1;
+    else
+        n->code = across;
+    return node_record(t, n, (const int[]){x, y}, 2);
+}
+
 static int binary(mr_tape *t, op_code op, int a, int b)
 {
     return node_record(t, node_next(t, op), (const int[]){a, b}, 2);
@@ -105,6 +125,46 @@ int mr_tape_tanh(mr_tape *t, int a)
     return unary(t, OP_TANH, a, 0, 0);
 }
 
+int mr_tape_leaky_relu(mr_tape *t, int a, double slope)
+{
+    return unary(t, OP_LEAKY_RELU, a, slope, 0);
+}
+
+int mr_tape_gelu(mr_tape *t, int a)
+{
+    return unary(t, OP_GELU, a, 0, 0);
+}
+
+int mr_tape_silu(mr_tape *t, int a)
+{
+    return unary(t, OP_SILU, a, 0, 0);
+}
+
+int mr_tape_exp(mr_tape *t, int a)
+{
+    return unary(t, OP_EXP, a, 0, 0);
+}
+
+int mr_tape_log(mr_tape *t, int a)
+{
+    return unary(t, OP_LOG, a, 0, 0);
+}
+
+int mr_tape_sqrt(mr_tape *t, int a)
+{
+    return unary(t, OP_SQRT, a, 0, 0);
+}
+
+int mr_tape_abs(mr_tape *t, int a)
+{
+    return unary(t, OP_ABS, a, 0, 0);
+}
+
+int mr_tape_square(mr_tape *t, int a)
+{
+    return unary(t, OP_SQUARE, a, 0, 0);
+}
+
 int mr_tape_dropout(mr_tape *t, int a, double rate)
 {
     if (!(rate >= 0 && rate < 1))
@@ -127,13 +187,50 @@ int mr_tape_batch_norm(mr_tape *t, int a, int gamma, int beta, mr_param *mean, m
     return node_record(t, n, (const int[]){a, gamma, beta}, 3);
 }
 
-int mr_tape_concat(mr_tape *t)
+static int joined(mr_tape *t, int axis, int stack)
 {
-    int n;
-    const int32_t *in = tape_arguments(t, &n);
-    if (n == 0)
-        return fail("concat: expected tensors, got none");
-    return node_record(t, node_next(t, OP_CONCAT), in, n);
+    int inputs;
+    const int32_t *in = tape_arguments(t, &inputs);
+    if (inputs == 0)
+        return fail("%s: expected tensors, got none", stack ? "stack" : "concat");
+    node *n = node_next(t, OP_CONCAT);
+    if (!n || node_known(t, in[0]))
+        return -1;
+    n->code = axis == -1 ? tape_node(t, in[0])->rank - 1 + stack : axis;
+    n->a = stack;
+    return node_record(t, n, in, inputs);
+}
+
+int mr_tape_concat(mr_tape *t, int axis)
+{
+    return joined(t, axis, 0);
+}
+
+int mr_tape_stack(mr_tape *t, int axis)
+{
+    return joined(t, axis, 1);
+}
+
+/* An operation on one tensor along an axis. */
+static int along(mr_tape *t, op_code op, int a, int axis, double first, double second)
+{
+    node *n = node_next(t, op);
+    if (n) {
+        n->code = axis;
+        n->a = first;
+        n->b = second;
+    }
+    return node_record(t, n, &a, 1);
+}
+
+int mr_tape_slice(mr_tape *t, int a, int axis, int first, int last)
+{
+    return along(t, OP_SLICE, a, axis, first, last);
+}
+
+int mr_tape_transpose(mr_tape *t, int a, int axis, int other)
+{
+    return along(t, OP_TRANSPOSE, a, axis, other, 0);
 }
 
 int mr_tape_user(mr_tape *t, int rank, int d0, int d1, int d2, int d3)
@@ -171,6 +268,26 @@ int mr_tape_sum(mr_tape *t, int a)
 int mr_tape_mean(mr_tape *t, int a)
 {
     return unary(t, OP_MEAN, a, 0, 0);
+}
+
+int mr_tape_sum_axis(mr_tape *t, int a, int axis, int keep)
+{
+    return along(t, OP_SUM_AXIS, a, axis, keep, 0);
+}
+
+int mr_tape_mean_axis(mr_tape *t, int a, int axis, int keep)
+{
+    return along(t, OP_MEAN_AXIS, a, axis, keep, 0);
+}
+
+int mr_tape_max_axis(mr_tape *t, int a, int axis, int keep)
+{
+    return along(t, OP_MAX_AXIS, a, axis, keep, 0);
+}
+
+int mr_tape_softmax(mr_tape *t, int a, int mask)
+{
+    return node_record(t, node_next(t, OP_SOFTMAX), (const int[]){a, mask}, 2);
 }
 
 int mr_tape_loss(mr_tape *t, int kind, int scores, int labels, int weights, double a, double b)

@@ -34,9 +34,24 @@ typedef enum op_code {
     OP_RELU,
     OP_SIGMOID,
     OP_TANH,
+    OP_LEAKY_RELU,
+    OP_GELU,
+    OP_SILU,
+    OP_EXP,
+    OP_LOG,
+    OP_SQRT,
+    OP_ABS,
+    OP_SQUARE,
     OP_DROPOUT,
     OP_CONCAT,
+    OP_SLICE,
+    OP_TRANSPOSE,
     OP_RESHAPE,
+    OP_MATMUL,
+    OP_SOFTMAX,
+    OP_SUM_AXIS,
+    OP_MEAN_AXIS,
+    OP_MAX_AXIS,
     OP_BATCH_NORM,
     OP_SUM,
     OP_MEAN,
@@ -67,7 +82,7 @@ typedef struct node {
     uint8_t has_grad;   /* grad holds the sum so far */
     uint8_t keeps_grad; /* leaf: backward passes add up */
     uint8_t updated;    /* batch norm: the running statistics have taken this batch in */
-    int32_t code;       /* activation, mr_loss */
+    int32_t code;       /* activation, axis, or mr_loss */
     double a, b;        /* settings, as the operation says */
     lookup *lookup;     /* pooling: from where */
     const lookup_column *column;
@@ -156,10 +171,15 @@ OPERATION(pool_fm)
 OPERATION(linear)
 OPERATION(binary) /* add, sub, mul, div */
 OPERATION(affine)
-OPERATION(unary) /* relu, sigmoid, tanh */
+OPERATION(unary) /* relu to square */
 OPERATION(dropout)
 OPERATION(concat)
+OPERATION(slice)
+OPERATION(transpose)
 OPERATION(reshape)
+OPERATION(matmul)
+OPERATION(softmax)
+OPERATION(reduce_axis) /* sum, mean, max along an axis */
 OPERATION(batch_norm)
 OPERATION(reduce) /* sum, mean */
 OPERATION(loss)   /* of a score and a label: mr_loss */

@@ -38,7 +38,8 @@ local SHAPES = { -- two that broadcast
   { { 3, 4 }, { 3, 4 } }, { { 3, 4 }, { 1 } }, { { 1 }, { 3, 4 } }, { { 3, 4 }, { 1, 4 } },
   { { 3, 4 }, { 4 } }, { { 4 }, { 3, 4 } }, { { 3, 4 }, { 3, 1 } }, { { 3, 1 }, { 3, 4 } },
   { { 3, 1 }, { 1, 4 } }, { { 2, 3, 4 }, { 2, 1, 4 } }, { { 2, 3, 4 }, { 3, 1 } },
-  { { 2, 2, 3, 4 }, { 2, 2, 1, 1 } }, { { 5 }, { 5 } },
+  { { 2, 2, 3, 4 }, { 2, 2, 1, 1 } }, { { 5 }, { 5 } }, { { 2, 1, 4 }, { 2, 3, 4 } },
+  { { 2, 3, 1 }, { 2, 3, 4 } }, { { 2, 1, 3, 1 }, { 2, 4, 3, 2 } }, { { 1, 4 }, { 2, 3, 4 } },
 }
 
 describe("gradients of", function()
@@ -66,6 +67,60 @@ describe("gradients of", function()
     check(function(a) return a:relu() end, { { 3, 4 } })
     check(function(a) return a:sigmoid() end, { { 3, 4 } })
     check(function(a) return a:tanh() end, { { 3, 4 } })
+  end)
+
+  it("the other functions of one element", function()
+    for _, name in ipairs { "leaky_relu", "gelu", "silu", "exp", "abs", "square" } do
+      check(function(a) return a[name](a * 3) end, { { 3, 4 } })
+    end
+    check(function(a) return a:leaky_relu(0.3) + a:leaky_relu(-2) end, { { 3, 4 } })
+    check(function(a) return (a + 2):log() + (a + 2):sqrt() end, { { 3, 4 } })
+  end)
+
+  it("softmax, with every kind of mask", function()
+    check(function(a) return (a * 3):softmax() end, { { 2, 3, 4 } })
+    check(function(a) return a:softmax() + a end, { { 5 } })
+    for _, mask in ipairs {
+      { shape = { 3, 4 }, values = { 1, 0, 1, 1, 0, 0, 0, 0, 0, 1, 0, 0 } },
+      { shape = { 4 }, values = { 1, 0, 0, 1 } }, { shape = { 3, 1 }, values = { 1, 0, 1 } },
+    } do
+      check(function(a) return (a * 3):softmax(layers.tensor(mask.shape, mask.values)) end, { { 2, 3, 4 } })
+    end
+  end)
+
+  it("sum, mean and max along every axis", function()
+    for _, shape in ipairs { { 3, 4 }, { 2, 3, 4 }, { 2, 1, 3, 2 }, { 2, 3, 70 } } do
+      for axis = 1, #shape do
+        for _, name in ipairs { "sum", "mean", "max" } do
+          check(function(a) return a[name](a, axis) end, { shape })
+          check(function(a) return a * a[name](a, axis, true) end, { shape })
+        end
+      end
+    end
+  end)
+
+  it("slice, transpose, stack and concat along every axis", function()
+    for axis = 1, 3 do
+      local shape = { 3, 4, 5 }
+      check(function(a) return a:slice(axis, 2, 3) end, { shape })
+      check(function(a) return mr.concat({ a, a:slice(axis, 1, 2), a }, axis) end, { shape })
+      for other = 1, 3 do
+        check(function(a) return a:transpose(axis, other) * 2 + a:transpose(axis, other) end, { shape })
+      end
+    end
+    for axis = 1, 4 do check(function(a, b) return mr.stack({ a, b, a }, axis) end, { { 2, 3, 4 }, { 2, 3, 4 } }) end
+    check(function(a) return a:transpose(2, 4) end, { { 2, 3, 2, 4 } })
+  end)
+
+  it("products of many matrices", function()
+    for _, s in ipairs { { 1, 1, 1 }, { 5, 3, 2 }, { 4, 2, 17 }, { 2, 5, 8 } } do
+      local a, b, c = s[1], s[2], s[3]
+      check(function(x, y) return x:matmul(y) end, { { 2, a, b }, { 2, b, c } })
+      check(function(x, y) return x:matmul(y, true) end, { { 2, 2, a, b }, { 2, 2, c, b } })
+      check(function(x, y) return x:matmul(y) end, { { 2, a, b }, { b, c } })
+      check(function(x, y) return x:matmul(y, true) end, { { 2, 2, a, b }, { c, b } })
+    end
+    check(function(x) return x:matmul(x, true):matmul(x) + x end, { { 2, 3, 2 } })
   end)
 
   it("sum and mean", function()
@@ -363,6 +418,90 @@ describe("results of", function()
     end
   end)
 
+  -- n numbers that repeat for nobody.
+  local function list(n, phase)
+    local values = {}
+    for i = 1, n do values[i] = math.sin(i * 1.7 + phase) end
+    return values
+  end
+
+  it("exp, tanh, the sigmoid and gelu are good to a float", function()
+    local xs = { 0, 1e-7, -1e-7, 1e-3, -1e-3, 20, -20, 88.7, -87, -100, 200, -200 }
+    for x = -12, 12, 0.0371 do xs[#xs + 1] = x end
+    for i, x in ipairs(xs) do xs[i] = tonumber(ffi.cast("float", x)) end
+    local x = layers.tensor({ #xs }, xs)
+    local e, th, s, g = x:exp(), x:tanh(), x:sigmoid(), x:gelu()
+    for i, v in ipairs(xs) do
+      local expected = math.exp(v)
+      if v > 89 then assert.equal(math.huge, e:get(i))
+      elseif v >= -87 then assert.is_true(math.abs(e:get(i) / expected - 1) < 2e-7, "exp of " .. v)
+      else assert.is_true(math.abs(e:get(i) - expected) < 2e-45, "exp of " .. v) end
+      assert.is_true(math.abs(th:get(i) - math.tanh(v)) <= 3e-7 * math.abs(math.tanh(v)), "tanh of " .. v)
+      close(1 / (1 + math.exp(-v)), s:get(i), 2e-7, "sigmoid of " .. v)
+      -- by the other definition, P(a) = 1/2 + int_0^a exp(-t^2 / 2) / sqrt(2 pi), in Simpson's sum
+      local sum, steps = 0, 400
+      for k = 0, steps do
+        local at = v * k / steps
+        sum = sum + math.exp(-at * at / 2) * ((k == 0 or k == steps) and 1 or k % 2 == 1 and 4 or 2)
+      end
+      if math.abs(v) < 12 then
+        close(v * (0.5 + sum * v / steps / 3 / math.sqrt(2 * math.pi)), g:get(i), 4e-7, "gelu of " .. v)
+      end
+    end
+    local bad = layers.tensor({ 1 }, { 0 / 0 })
+    for _, name in ipairs { "exp", "tanh", "sigmoid", "gelu", "silu" } do
+      local y = bad[name](bad):get(1)
+      assert.is_true(y ~= y, name .. " loses a NaN")
+    end
+  end)
+
+  it("softmax neither overflow nor divide by nothing", function()
+    local y = layers.tensor({ 2, 3 }, { 1000, 1001, -1000, 5, 5, 5 })
+    close(1 / (1 + math.exp(1)), y:softmax():get(1, 1), 1e-6)
+    assert.equal(0, y:softmax():get(1, 3))
+    local masked = y:softmax(layers.tensor({ 2, 3 }, { 0, 0, 1, 0, 0, 0 }))
+    assert.same({ 0, 0, 1, 0, 0, 0 }, { masked:get(1, 1), masked:get(1, 2), masked:get(1, 3),
+      masked:get(2, 1), masked:get(2, 2), masked:get(2, 3) })
+    local bad = layers.tensor({ 2, 2 }, { 1, 0 / 0, 1, 1 }):softmax()
+    assert.is_true(bad:get(1, 1) ~= bad:get(1, 1))
+    assert.equal(0.5, bad:get(2, 1))
+  end)
+
+  it("max the first of the largest, and its gradient there alone", function()
+    local a = layers.tensor({ 2, 3 }, { 1, 4, 4, 7, 2, 7 }, true)
+    a:max(2):sum():backward()
+    assert.same({ 0, 1, 0, 1, 0, 0 }, { a:gradient(1), a:gradient(2), a:gradient(3), a:gradient(4),
+      a:gradient(5), a:gradient(6) })
+    local bad = layers.tensor({ 3 }, { 0 / 0, 2, 1 }):max(1):value()
+    assert.is_true(bad ~= bad)
+  end)
+
+  it("products of matrices agree with their definition, small and large", function()
+    for _, s in ipairs { { 3, 20, 7, 39 }, { 2, 97, 101, 99 } } do
+      local n, a, b, c = unpack(s)
+      local xs, ys = list(n * a * b, 0), list(n * b * c, 1)
+      local x, y = layers.tensor({ n, a, b }, xs, true), layers.tensor({ n, b, c }, ys, true)
+      local z, across = x:matmul(y), x:matmul(y:transpose(2, 3), true)
+      for i = 1, n, n - 1 do
+        for j = 1, a, 3 do
+          for l = 1, c, 5 do
+            local sum = 0
+            for k = 1, b do sum = sum + xs[((i - 1) * a + j - 1) * b + k] * ys[((i - 1) * b + k - 1) * c + l] end
+            close(sum, z:get(i, j, l), 1e-5)
+            close(sum, across:get(i, j, l), 1e-5)
+          end
+        end
+      end
+      z:sum():backward()
+      local sum = 0
+      for l = 1, c do sum = sum + ys[c + l] end
+      close(sum, x:gradient(2), 1e-5)
+      sum = 0
+      for j = 1, a do sum = sum + xs[(j - 1) * b + 2] end
+      close(sum, y:gradient(c + 5), 1e-5)
+    end
+  end)
+
   it("BCE neither overflow nor lose what is small", function()
     local z = layers.tensor({ 4 }, { 1000, -1000, 1000, -30 })
     local y = layers.tensor({ 4 }, { 1, 0, 0, 0 })
@@ -564,11 +703,14 @@ describe("results of", function()
       local m = model()
       local deep = mr.mlp(m, "deep", batch.c.fields * 16, { 64, 1 }, { batch_norm = true, dropout = 0.1 })
       local v = bound(batch, unique, 16, t)
-      local score, fields = deep(v:fields()) + mr.fm(v) * 0.01, v:fields():flatten()
-      local group = { group = batch:keys(1) }
+      local fields = v:fields()
+      local scores = fields:matmul(fields, true):softmax():matmul(fields) * (fields:mean(1) + 1)
+      local gate = (scores * fields:max(2, true)):gelu():transpose(2, 3):sum(3):sum(2, true)
+      local score = deep(fields) + mr.fm(v) * 0.01 + gate * fields:mean()
+      local flat, group = fields:flatten(), { group = batch:keys(1) }
       local loss = mr.bce(score, batch.label) + mr.pairwise(score, batch.label, group)
-        + mr.listwise(score, batch.label, group) + mr.cross_entropy(fields, batch.label)
-        + mr.in_batch_softmax(mr.l2_normalize(fields), fields, { id = batch:keys(2) })
+        + mr.listwise(score, batch.label, group) + mr.cross_entropy(flat, batch.label)
+        + mr.in_batch_softmax(mr.l2_normalize(flat), flat, { id = batch:keys(2) })
       loss:backward()
       local bits = { loss:value() }
       for i = 0, unique * 16 - 1 do bits[#bits + 1] = C.mr_tape_lookup_gradient(t.c, 0, i) end
@@ -619,6 +761,26 @@ describe("a wrong", function()
       "linear: weights [4, 2] expect a bias of 2, got [3]")
     fails(function() return mr.concat(zeros(3, 4), zeros(2, 4)) end,
       "concat: tensor 2 is [2, 4], which does not fit [3, 4] beside the last axis")
+    fails(function() return mr.concat({ zeros(3, 4), zeros(2, 5) }, 1) end,
+      "concat: tensor 2 is [2, 5], which does not fit [3, 4] beside axis 1")
+    fails(function() return mr.concat({ zeros(3, 4) }, 3) end, "concat: [3, 4] has no axis 3")
+    fails(function() return mr.stack { zeros(3, 4), zeros(3, 5) } end,
+      "stack: tensor 2 is [3, 5], expected [3, 4]")
+    fails(function() return mr.stack { zeros(1, 1, 3, 4) } end, "stack: [1, 1, 3, 4] has 4 dimensions already")
+    fails(function() return mr.stack {} end, "stack: expected a list of tensors, got a table")
+    fails(function() return zeros(3, 4):slice(2, 0, 4) end, "slice: places 0 to 4 of axis 2, of [3, 4]")
+    fails(function() return zeros(3, 4):slice(2, 3, 2) end, "slice: places 3 to 2 of axis 2, of [3, 4]")
+    fails(function() return zeros(3, 4):transpose(1, 3) end, "transpose: [3, 4] has no axis 3")
+    fails(function() return zeros(3, 4):sum(0) end, "sum: [3, 4] has no axis 0")
+    fails(function() return zeros(3, 0):mean(2) end, "mean: axis 2 of [3, 0] has no elements")
+    fails(function() return zeros(3):max() end, "max: expected an axis, from 1, got nil")
+    fails(function() return zeros(3, 4):softmax(zeros(3)) end, "softmax: a mask [3] does not fit [3, 4]")
+    fails(function() return zeros(2, 3, 4):matmul(zeros(3, 4, 2)) end,
+      "matmul: shapes [2, 3, 4] and [3, 4, 2] do not fit")
+    fails(function() return zeros(2, 3, 4):matmul(zeros(2, 4, 3), true) end,
+      "matmul: shapes [2, 3, 4] and [2, 4, 3], transposed, do not fit")
+    fails(function() return zeros(2, 3, 4):matmul(zeros(3, 2)) end,
+      "matmul: weights [3, 2] expect rows of 3, got [2, 3, 4]")
     fails(function() return zeros(3, 4):reshape(5, -1) end,
       "reshape: [3, 4] has 12 elements, which [5, 2] does not")
     fails(function() return mr.bce(zeros(3, 4), zeros(3)) end,

@@ -174,6 +174,7 @@ function layers.sigmoid(x) return tape.Tensor.sigmoid(x) end
 function layers.tanh(x) return tape.Tensor.tanh(x) end
 
 layers.concat = tape.concat
+layers.stack = tape.stack
 layers.tensor = tape.tensor
 
 return layers
