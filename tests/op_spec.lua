@@ -512,9 +512,9 @@ describe("results of", function()
 
   -- Numbers of a sequence, in float.
   local function numbers(n, f)
-    local list = {}
-    for i = 1, n do list[i] = tonumber(ffi.cast("float", f(i))) end
-    return list
+    local values = {}
+    for i = 1, n do values[i] = tonumber(ffi.cast("float", f(i))) end
+    return values
   end
 
   local function softplus(x) return math.max(x, 0) + math.log(1 + math.exp(-math.abs(x))) end

@@ -24,8 +24,10 @@ local function number(subject, options, name, default, low, high, open)
   return x
 end
 
+local checked = setmetatable({}, { __mode = "k" }) -- tables of options that are used again each step
+
 local function known(subject, options, names)
-  if options == nil then return end
+  if options == nil or checked[options] == names then return end
   if type(options) ~= "table" then
     err.raise("%s: expected a table of options, got a %s", subject, type(options))
   end
@@ -34,6 +36,7 @@ local function known(subject, options, names)
       err.raise("%s has no option %q", subject, tostring(name))
     end
   end
+  checked[options] = names
 end
 
 -- The weights as a node; those of the batch that `label` belongs to, if there are no others.
@@ -55,6 +58,7 @@ end
 
 local NONE = {}
 local BCE = { pos_weight = true, label_smoothing = true }
+local HUBER, QUANTILE = { delta = true }, { q = true }
 
 --- Binary cross-entropy of logits: the mean over n of w_s (p y softplus(-z) + (1 - y) softplus(z)),
 --- softplus(x) = max(x, 0) + ln(1 + exp(-|x|)), for labels y from 0 to 1. Options: pos_weight p (1);
@@ -97,7 +101,7 @@ end
 ---@param options? LossOptions
 ---@return Tensor
 function losses.huber(score, label, options)
-  known("huber", options, { delta = true })
+  known("huber", options, HUBER)
   return loss("huber", C.MR_HUBER, score, label, options,
     number("huber", options, "delta", 1, 0, math.huge, true))
 end
@@ -131,7 +135,7 @@ end
 ---@param options? LossOptions
 ---@return Tensor
 function losses.quantile(score, label, options)
-  known("quantile", options, { q = true })
+  known("quantile", options, QUANTILE)
   local q = number("quantile", options, "q", 0.5, 0, 1, true)
   if q == 1 then err.raise("quantile: q is 1, expected a number between 0 and 1") end
   return loss("quantile", C.MR_QUANTILE, score, label, options, q)

@@ -117,6 +117,9 @@ function Definition:__call(options)
     kept = options.detached,
   }, Model)
   m.loss_name = m.objective.name
+  if m.data and not m.data.task and m.objective.link ~= C.MR_LOGIT then -- labels are any numbers
+    m.data = setmetatable({ task = "regression" }, { __index = m.data })
+  end
   m.training = not m.read_only
   if options.store then
     m.store = Store.open(options.store, options.follow and "follow" or m.read_only and "read" or "create")
