@@ -5,9 +5,7 @@
  *     loss = sum_j t_j (L - z_j)          dz_j = w (T softmax(z)_j - t_j) / n
  *
  * L is kept for backward. */
-#include <math.h>
-
-#include "kernel.h"
+#include "kernel_math.h"
 #include "op_pool.h"
 
 enum { CLASS_SAMPLES = 64, PROBABILITY_SLACK = 1000 /* probabilities sum to 1 within 1 / this */ };
@@ -53,13 +51,14 @@ static void entropy_piece(void *context, size_t piece)
     double total = 0;
     for (size_t s = piece * CLASS_SAMPLES; s < end; s++) {
         const real *z = p->z + s * p->c;
-        double top = (double)z[0], loss = 0;
+        real top = z[0];
         for (size_t j = 1; j < p->c; j++)
-            top = fmax(top, (double)z[j]);
-        double sum = exp((double)z[0] - top);
+            top = z[j] > top ? z[j] : top;
+        double sum = (double)real_exp(z[0] - top), loss = 0;
+#pragma omp simd reduction(+ : sum)
         for (size_t j = 1; j < p->c; j++)
-            sum += exp((double)z[j] - top);
-        p->logs[s] = top + log(sum);
+            sum += (double)real_exp(z[j] - top);
+        p->logs[s] = (double)top + log(sum);
         for (size_t j = 0; j < p->c; j++) {
             double to = target(p, s, j);
             loss += to == 0 ? 0 : to * (p->logs[s] - (double)z[j]);
@@ -123,11 +122,12 @@ static void entropy_back_piece(void *context, size_t piece)
     size_t end = MIN((piece + 1) * CLASS_SAMPLES, p->n);
     for (size_t s = piece * CLASS_SAMPLES; s < end; s++) {
         double g = p->g * (p->w ? (double)p->w[s] : 1), total = 0;
+        real log_sum = (real)p->logs[s];
         for (size_t j = 0; j < p->c; j++)
             total += target(p, s, j);
         for (size_t j = 0; j < p->c; j++) {
             size_t i = s * p->c + j;
-            real grad = (real)(g * (total * exp((double)p->z[i] - p->logs[s]) - target(p, s, j)));
+            real grad = (real)(g * (total * (double)real_exp(p->z[i] - log_sum) - target(p, s, j)));
             p->to[i] = p->add ? p->to[i] + grad : grad;
         }
     }

@@ -10,10 +10,7 @@
  * Recommendations", RecSys 2019. s is never kept: tiles of USERS by ITEMS of it are computed once in
  * forward, which sums exponentials relative to the largest so far, and twice in backward, for du by
  * pieces of users and for dv by pieces of items. */
-#include <math.h>
-#include <string.h>
-
-#include "kernel.h"
+#include "kernel_math.h"
 #include "op_pool.h"
 
 enum { USERS = 64, ITEMS = 128 };
@@ -54,30 +51,33 @@ static inline double share(const in_batch *p, size_t i)
     return (p->w ? (double)p->w[i] : 1) * (p->y ? (double)p->y[i] : 1);
 }
 
-static inline int is_hit(const in_batch *p, size_t i, size_t j)
-{
-    return i != j && p->id && p->id[i] == p->id[j];
-}
-
-/* s of users i0 .. i0 + rows and items j0 .. j0 + columns: [rows, columns]. */
+/* s of users i0 .. i0 + rows and items j0 .. j0 + columns, [rows, columns]; -infinity for hits. */
 static void tile(const in_batch *p, size_t i0, size_t rows, size_t j0, size_t columns, real *s)
 {
     int d = (int)p->d;
     GEMM(CblasRowMajor, CblasNoTrans, CblasTrans, (int)rows, (int)columns, d, (real)p->scale,
          p->u + i0 * p->d, d, p->v + j0 * p->d, d, 0, s, (int)columns);
-    for (size_t i = 0; p->q && i < rows; i++)
+    for (size_t i = i0; i < i0 + rows; i++, s += columns) {
+        for (size_t j = 0; p->q && j < columns; j++)
+            s[j] -= p->q[j0 + j];
+        if (!p->id)
+            continue;
+        real own = i >= j0 && i < j0 + columns ? s[i - j0] : 0, id = p->id[i];
         for (size_t j = 0; j < columns; j++)
-            s[i * columns + j] -= p->q[j0 + j];
+            s[j] = p->id[j0 + j] == id ? -(real)INFINITY : s[j];
+        if (i >= j0 && i < j0 + columns)
+            s[i - j0] = own;
+    }
 }
 
 static void users_piece(void *context, size_t piece)
 {
     const in_batch *p = context;
-    real s[USERS * ITEMS];
-    double top[USERS], sum[USERS], own[USERS];
+    real s[USERS * ITEMS], top[USERS];
+    double sum[USERS], own[USERS];
     size_t i0 = piece * USERS, rows = MIN((size_t)USERS, p->n - i0);
     for (size_t i = 0; i < rows; i++) {
-        top[i] = -INFINITY;
+        top[i] = -(real)INFINITY;
         sum[i] = own[i] = 0;
     }
     for (size_t j0 = 0; j0 < p->n; j0 += ITEMS) {
@@ -85,24 +85,24 @@ static void users_piece(void *context, size_t piece)
         tile(p, i0, rows, j0, columns, s);
         for (size_t i = 0; i < rows; i++) {
             const real *row = s + i * columns;
-            double above = top[i];
+            real above = top[i];
             for (size_t j = 0; j < columns; j++)
-                if (!is_hit(p, i0 + i, j0 + j))
-                    above = fmax(above, (double)row[j]);
-            if (above == -INFINITY)
-                continue;
-            sum[i] *= exp(top[i] - above);
+                above = row[j] > above ? row[j] : above;
+            if (above == -(real)INFINITY)
+                continue; /* hits only */
+            double more = 0;
+#pragma omp simd reduction(+ : more)
+            for (size_t j = 0; j < columns; j++)
+                more += (double)real_exp(row[j] - above);
+            sum[i] = sum[i] * exp((double)top[i] - (double)above) + more;
             top[i] = above;
-            for (size_t j = 0; j < columns; j++)
-                if (!is_hit(p, i0 + i, j0 + j))
-                    sum[i] += exp((double)row[j] - above);
             if (i0 + i >= j0 && i0 + i < j0 + columns)
                 own[i] = (double)row[i0 + i - j0];
         }
     }
     for (size_t i = 0; i < rows; i++) {
         double c = share(p, i0 + i);
-        p->logs[i0 + i] = top[i] + log(sum[i]);
+        p->logs[i0 + i] = (double)top[i] + log(sum[i]);
         p->loss[i0 + i] = c == 0 ? 0 : c * (p->logs[i0 + i] - own[i]);
     }
 }
@@ -145,13 +145,12 @@ int KERNEL(in_batch_forward)(mr_tape *t, node *n)
 static void tile_back(const in_batch *p, size_t i0, size_t rows, size_t j0, size_t columns, real *s)
 {
     tile(p, i0, rows, j0, columns, s);
-    for (size_t i = 0; i < rows; i++) {
-        double c = p->g * p->scale * share(p, i0 + i), log_sum = p->logs[i0 + i];
-        real *row = s + i * columns;
+    for (size_t i = i0; i < i0 + rows; i++, s += columns) {
+        real c = (real)(p->g * p->scale * share(p, i)), log_sum = (real)p->logs[i];
         for (size_t j = 0; j < columns; j++)
-            row[j] = is_hit(p, i0 + i, j0 + j)
-                         ? 0
-                         : (real)(c * (exp((double)row[j] - log_sum) - (i0 + i == j0 + j)));
+            s[j] = c * real_exp(s[j] - log_sum);
+        if (i >= j0 && i < j0 + columns)
+            s[i - j0] -= c;
     }
 }
 
