@@ -108,9 +108,10 @@ describe("the model", function()
           data = mr.data { files = data, format = "libfm", fields = 2 } }
       end
       local model = make()
-      local result = mr.fit(model, { train = data, test = data, size = 128, epochs = 4,
-        metrics = { group = 1, slice = 1, k = 5 } })
+      local result = mr.fit(model, { train = data, test = data, valid = data, size = 128, epochs = 4,
+        monitor = "gauc", patience = 3, metrics = { group = 1, slice = 1, k = 5 } })
       assert.is_true(result.test.gauc > 0.95, result.test.gauc)
+      assert.equal(model.fit.best, result.valid.gauc)
       assert.is_true(result.test.ndcg > 0.95, result.test.ndcg)
       assert.equal(20, #result.test.slices)
       model:close()

@@ -142,7 +142,8 @@ function losses.quantile(score, label, options)
 end
 
 --- Bayesian personalized ranking: the mean over n of w_s softplus(-(p - q)), of the scores of a
---- positive and a negative each. Rendle et al., UAI 2009, without its regularisation.
+--- positive and a negative each. Rendle et al., UAI 2009, without its regularisation. The scores are
+--- of no batch's samples: weights are those that `weight` gives.
 ---@param positive Tensor [n, 1] or [n]
 ---@param negative Tensor [n, 1] or [n]
 ---@param options? LossOptions
@@ -209,7 +210,7 @@ end
 --- of the others only; by default all are 1
 ---@field log_q? Tensor [n], the logarithm of how likely a batch is to hold the item: mr.frequency
 ---@field id? table|Tensor batch:keys(field) or numbers [n]: where another sample has the same item
---- it is no negative
+--- it is no negative. The batch's weights count if it or the label is of a batch
 ---@field temperature? number 1
 
 local IN_BATCH = { label = true, log_q = true, id = true, temperature = true }
