@@ -77,7 +77,7 @@ local METRICS_OPTIONS = { loss = true, bins = true, group = true, k = true, slic
 ---@field loss? string of the model: how its scores are read; "bce": as logits
 ---@field bins? integer a power of two, 32 to 2^20: fixed memory, 16 bytes a bin, instead of 8 bytes a
 --- sample (and as much again once it was read). `m:auc_error()` bounds the error of AUC and PR-AUC:
---- about 1e-4 with 65536
+--- about 1e-4 and 1e-3 with 65536
 ---@field group? string|integer a field: ranks samples within groups of an equal key, by 24 bytes a
 --- sample: gauc, ndcg, precision, recall, hit_rate (at k), map, mrr
 ---@field k? integer 10
