@@ -9,7 +9,7 @@ return mr.model("mf", function(m, opt)
   end
   local row = m:table("features", {
     b = { dim = 1, init = "zeros", optim = opt.linear },
-    p = { dim = opt.dim or 16, init = mr.init.normal(0.05), optim = opt.factors },
+    p = { dim = opt.dim or 16, init = mr.init.normal(opt.init or 0.05), optim = opt.factors },
   })
   local mu = m:param("mu", { 1 })
 

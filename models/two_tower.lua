@@ -8,7 +8,7 @@ return mr.model("two_tower", function(m, opt)
   local dim, users, cosine = opt.dim or 16, opt.users or 1, opt.cosine ~= false
   local temperature = opt.temperature or (cosine and 0.1 or 1)
   local row = m:table("features", {
-    v = { dim = dim, init = mr.init.normal(0.05), optim = opt.factors },
+    v = { dim = dim, init = mr.init.normal(opt.init or 0.05), optim = opt.factors },
   })
   local function tower(name, first, last)
     local deep = mr.mlp(m, name, (last - first + 1) * dim, opt.hidden or { 64, 32 },

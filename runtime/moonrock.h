@@ -240,19 +240,38 @@ int mr_schema_fit(mr_schema *s, const mr_reader_options *options);
 /* ---- table ----------------------------------------------------------------------- */
 
 /* An optimizer with its settings; see SEMANTICS in runtime/README.md. Unused ones are 0. */
-typedef enum mr_optim_kind { MR_SGD, MR_ADAGRAD, MR_ADAM, MR_ADAMW, MR_FTRL } mr_optim_kind;
+typedef enum mr_optim_kind {
+    MR_SGD,
+    MR_ADAGRAD,
+    MR_ADAM,
+    MR_ADAMW,
+    MR_FTRL,
+    MR_ROW_ADAGRAD,
+    MR_AMSGRAD,
+    MR_LION,
+    MR_RMSPROP,
+    MR_CENTERED_RMSPROP
+} mr_optim_kind;
 
 typedef struct mr_optim {
-    int32_t kind;        /* mr_optim_kind */
-    int32_t global_step; /* Adam, AdamW: bias correction by the model's step, not the row's */
-    float lr;            /* learning rate; FTRL's alpha */
-    float l1, l2;        /* FTRL's; l2 elsewhere: g += l2 w */
-    float beta;          /* FTRL */
-    float beta1, beta2;  /* Adam, AdamW */
-    float eps;           /* Adagrad, Adam, AdamW */
-    float init;          /* Adagrad: the sum of squares starts here */
-    float momentum;      /* SGD */
-    float decay;         /* AdamW: w -= lr decay w, on touch */
+    int32_t kind; /* mr_optim_kind */
+    int32_t
+        global_step;  /* Adam, AMSGrad, AdamW: bias correction by the model's step, not the row's */
+    int32_t nesterov; /* SGD: looks ahead along the momentum */
+    int32_t fade_every;  /* Adagrad: at each so many-th update the sum of squares fades; 0: never */
+    double lr;           /* learning rate; FTRL's alpha */
+    double l1, l2;       /* FTRL's; elsewhere l2: g += l2 w, and l1 is proximal: SGD, Adagrad */
+    double group;        /* FTRL, Adagrad: of the norm of the row, which is 0 or not as a whole */
+    double beta;         /* FTRL */
+    double beta1, beta2; /* Adam, AMSGrad, AdamW, Lion; beta2 of RMSprop */
+    double eps;          /* Adagrad, Adam, AMSGrad, AdamW, RMSprop */
+    double init;         /* Adagrad: the sum of squares starts here */
+    double fade;         /* Adagrad: sum = max(init, fade sum) */
+    double momentum;     /* SGD, RMSprop */
+    double decay;        /* AdamW, AMSGrad, Lion: w -= lr decay w, on touch */
+    /* Of a table's column: by l2, or by decay, the rows that are in no batch shrink in each step too. They
+     * do so when they are looked up next: the last idle_steps of those steps are replayed then. */
+    int32_t l2_table, decay_table, idle_steps;
 } mr_optim;
 
 /* A fresh weight, as a pure function of (seed, table, column, key, coordinate). */
@@ -346,14 +365,25 @@ void mr_table_ahead_drop(mr_table *t);
  * from 1. Returns the number of rows updated, or -1 when one was not finite (then none is). */
 int mr_table_push(mr_table *t, uint64_t step);
 
+/* Of the gradients since the last push, after the last backward pass: squares holds every coordinate of
+ * their sums by row within -value .. value (0: as it is) and returns the sum of their squares, of the rows
+ * that will be updated, or -1 when one was not finite; scale multiplies them all. */
+double mr_table_squares(mr_table *t, double value);
+void mr_table_scale(mr_table *t, double factor);
+
 /* Forgets the lookups and gradients since the last push. */
 void mr_table_drop(mr_table *t);
+
+/* The learning rates of column c by step, which idle rows are replayed by, as bytes for the store; len 0:
+ * the column has no need of them. Owned by the table, until its next push. load takes them back. */
+const void *mr_table_rates(const mr_table *t, int c, size_t *len);
+int mr_table_rates_load(mr_table *t, int c, const void *bytes, size_t len);
 
 /* Empties the cache, before the rows of another state are read. */
 void mr_table_clear(mr_table *t);
 
-/* Reads the row of a key: weights [dim] of column c as they are, or fresh ones, then its
- * optimizer state. Returns its update count, 0 for a key without a row. out holds
+/* Reads the row of a key: weights [dim] of column c as a lookup would see them, or fresh ones, then
+ * its optimizer state. Returns its update count, 0 for a key without a row. out holds
  * mr_table_state(t, c) floats. */
 double mr_table_peek(mr_table *t, int c, uint64_t key, float *out);
 
@@ -545,6 +575,9 @@ mr_optim *mr_param_optim(mr_param *p);
 
 /* One optimizer step by the gradient of the backward passes since the last one, if any. */
 int mr_param_step(mr_param *p, uint64_t step);
+/* Of that gradient, as those of a table. */
+double mr_param_squares(mr_param *p, double value);
+void mr_param_scale(mr_param *p, double factor);
 /* Drops that gradient. */
 void mr_param_zero(mr_param *p);
 
@@ -604,12 +637,35 @@ double mr_tape_lookup_gradient(mr_tape *t, int lookup, int index);
 
 /* Pooling of column c of a lookup over the entries e of each sample s; x_e is an entry's value,
  * v_e the column of its row, [d]. */
-int mr_tape_pool_sum(mr_tape *t, int lookup, int c); /* [n, d]: sum_e x_e v_e */
-int mr_tape_pool_mean(mr_tape *t, int lookup,
-                      int c); /* [n, d]: the same / entries of s; 0 for none */
-int mr_tape_pool_fields(mr_tape *t, int lookup, int c); /* [n, fields, d]: by field */
+typedef enum mr_pool {
+    MR_POOL_SUM,           /* sum_e x_e v_e */
+    MR_POOL_MEAN,          /* the same / entries of s */
+    MR_POOL_SQRTN,         /* / sqrt(sum_e x_e^2) */
+    MR_POOL_WEIGHTED_MEAN, /* / sum_e x_e */
+    MR_POOL_MAX            /* max_e x_e v_e, of each of the d */
+} mr_pool;
+
+/* [n, d], or by field [n, fields, d]; 0 for no entries, or a division by 0. */
+int mr_tape_pool(mr_tape *t, int lookup, int c, int how, int by_field);
+
+/* The first `length` entries of a field, from 0, in order: [n, length, d], 0 behind the last; and
+ * where there is one: [n, length] of 1 and 0. */
+int mr_tape_sequence(mr_tape *t, int lookup, int c, int field, int length);
+int mr_tape_sequence_mask(mr_tape *t, int lookup, int c, int field, int length);
 int mr_tape_pool_fm(mr_tape *t, int lookup, int c);
 /* [n, 1]: 1/2 sum_k ((sum_e x_e v_ek)^2 - sum_e (x_e v_ek)^2) */
+int mr_tape_pool_bi(mr_tape *t, int lookup, int c); /* [n, d]: the same without the sum over k */
+/* [n, 1]: sum of <v_i at f_j, v_j at f_i> x_i x_j over a sample's pairs of entries i, j of fields f_i, f_j,
+ * where v at f is the f-th of the column's `fields` equal parts. */
+int mr_tape_pool_ffm(mr_tape *t, int lookup, int c, int fields);
+
+/* <x_i, x_j>, i < j, of x [n, F, k]: [n, F (F - 1) / 2]; or, y not -1, <x_i, y_j> with y [n, H, k]:
+ * [n, F H]. */
+int mr_tape_inner(mr_tape *t, int x, int y);
+/* x0 z + x + b: x0 and x [n, d], z [n, d] or [n, 1], b [d] or -1 for none: [n, d] */
+int mr_tape_cross(mr_tape *t, int x0, int z, int x, int b);
+/* sum_ij W_ij,o (x_i * x0_j), * by elements: x [n, H, d], x0 [n, F, d], W [H F, out]: [n, out, d] */
+int mr_tape_cin(mr_tape *t, int x, int x0, int w);
 
 /* act(x W + b): x [n, in], or of higher rank with in elements a sample; W [in, out]; b [out] or
  * -1 for none. act: 0 none, 1 relu, 2 sigmoid, 3 tanh. [n, out] */
@@ -646,6 +702,13 @@ int mr_tape_dropout(mr_tape *t, int a, double rate);
  * move towards them by `momentum` when backward passes; otherwise by the running ones. */
 int mr_tape_batch_norm(mr_tape *t, int a, int gamma, int beta, mr_param *mean, mr_param *variance,
                        double momentum, double eps);
+
+/* The same over the last axis, [d], of each sample alone; gamma, beta [d] or -1. */
+int mr_tape_layer_norm(mr_tape *t, int a, int gamma, int beta, double eps);
+
+/* a_i * b_j of the rows i < j of each sample, by i and then by j: [n, f, k] -> [n, f (f - 1) / 2, k].
+ * b is -1 for a itself. */
+int mr_tape_pairs(mr_tape *t, int a, int b);
 
 /* Takes the inputs of an operation of any number of them, one a call, then records it. */
 int mr_tape_argument(mr_tape *t, int a);

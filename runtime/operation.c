@@ -5,38 +5,85 @@
 
 #include <string.h>
 
-static int pool(mr_tape *t, op_code op, int number, int c)
+static node *pool_node(mr_tape *t, op_code op, int number, int c)
 {
     lookup *l = tape_lookup(t, number);
     node *n = node_next(t, op);
     if (!l || !n)
-        return -1;
+        return NULL;
     if (c < 0 || (uint32_t)c >= l->columns)
-        return fail("table %s: column %d is not among its %u", l->table, c, l->columns);
+        return fail_null("table %s: column %d is not among its %u", l->table, c, l->columns);
     n->lookup = l;
     n->column = &l->column[c];
     n->needs_grad = (uint8_t)tape_training(t);
+    return n;
+}
+
+static int pool(mr_tape *t, op_code op, int number, int c, int code)
+{
+    node *n = pool_node(t, op, number, c);
+    if (n)
+        n->code = code;
     return node_record(t, n, NULL, 0);
 }
 
-int mr_tape_pool_sum(mr_tape *t, int lookup, int c)
+int mr_tape_pool(mr_tape *t, int lookup, int c, int how, int by_field)
 {
-    return pool(t, OP_POOL_SUM, lookup, c);
+    if (how < MR_POOL_SUM || how > MR_POOL_MAX)
+        return fail("pool: %d is no way to pool", how);
+    if (how == MR_POOL_MAX)
+        return pool(t, OP_POOL_MAX, lookup, c, by_field);
+    return pool(t, by_field ? OP_POOL_FIELDS : OP_POOL_SUM, lookup, c, how);
 }
 
-int mr_tape_pool_mean(mr_tape *t, int lookup, int c)
+static int sequence(mr_tape *t, op_code op, int lookup, int c, int field, int length)
 {
-    return pool(t, OP_POOL_MEAN, lookup, c);
+    node *n = pool_node(t, op, lookup, c);
+    if (n) {
+        n->a = field;
+        n->b = length;
+    }
+    return node_record(t, n, NULL, 0);
 }
 
-int mr_tape_pool_fields(mr_tape *t, int lookup, int c)
+int mr_tape_sequence(mr_tape *t, int lookup, int c, int field, int length)
 {
-    return pool(t, OP_POOL_FIELDS, lookup, c);
+    return sequence(t, OP_SEQUENCE, lookup, c, field, length);
+}
+
+int mr_tape_sequence_mask(mr_tape *t, int lookup, int c, int field, int length)
+{
+    return sequence(t, OP_SEQUENCE_MASK, lookup, c, field, length);
 }
 
 int mr_tape_pool_fm(mr_tape *t, int lookup, int c)
 {
-    return pool(t, OP_POOL_FM, lookup, c);
+    return pool(t, OP_POOL_FM, lookup, c, 0);
+}
+
+int mr_tape_pool_bi(mr_tape *t, int lookup, int c)
+{
+    return pool(t, OP_POOL_BI, lookup, c, 0);
+}
+
+int mr_tape_pool_ffm(mr_tape *t, int lookup, int c, int fields)
+{
+    return pool(t, OP_POOL_FFM, lookup, c, fields);
+}
+
+int mr_tape_inner(mr_tape *t, int x, int y)
+{
+    return node_record(t, node_next(t, OP_INNER), (const int[]){x, y}, 2);
+}
+
+int mr_tape_cross(mr_tape *t, int x0, int z, int x, int b)
+{
+    return node_record(t, node_next(t, OP_CROSS), (const int[]){x0, z, x, b}, 4);
+}
+
+int mr_tape_cin(mr_tape *t, int x, int x0, int w)
+{
+    return node_record(t, node_next(t, OP_CIN), (const int[]){x, x0, w}, 3);
 }
 
 int mr_tape_linear(mr_tape *t, int x, int w, int b, int act)
@@ -199,6 +246,19 @@ static int joined(mr_tape *t, int axis, int stack)
     n->code = axis == -1 ? tape_node(t, in[0])->rank - 1 + stack : axis;
     n->a = stack;
     return node_record(t, n, in, inputs);
+}
+
+int mr_tape_layer_norm(mr_tape *t, int a, int gamma, int beta, double eps)
+{
+    node *n = node_next(t, OP_LAYER_NORM);
+    if (n)
+        n->b = eps;
+    return node_record(t, n, (const int[]){a, gamma, beta}, 3);
+}
+
+int mr_tape_pairs(mr_tape *t, int a, int b)
+{
+    return node_record(t, node_next(t, OP_PAIRS), (const int[]){a, b}, 2);
 }
 
 int mr_tape_concat(mr_tape *t, int axis)

@@ -1,5 +1,6 @@
 --- Training loops: `fit` (epochs, validation, early stopping, commits), `evaluate`, `predict`.
 local C = require "moonrock.ffi"
+local clip = require "moonrock.clip"
 local err = require "moonrock.error"
 local metrics = require "moonrock.metrics"
 
@@ -69,8 +70,8 @@ local DEFAULTS = { epochs = 1, size = 256, shuffle = true, monitor = "auc" }
 
 local OPTIONS = { train = true, valid = true, test = true, epochs = true, size = true,
   shuffle = true, window = true, patience = true, reduce = true, monitor = true, on_event = true,
-  on_batch = true, bad_lines = true, split = true, memory = true,
-  metrics = true }
+  on_batch = true, bad_lines = true, split = true, memory = true, schedule = true, clip_norm = true,
+  clip_each = true, clip_value = true, metrics = true }
 
 -- Whether metric a is better than b.
 local function better(monitor, a, b)
@@ -85,9 +86,10 @@ end
 ---@param model table
 ---@param options table train, valid, test (parts of the schema or files), epochs, size, shuffle,
 --- window, patience (epochs without a better `monitor`, then the best state is restored), reduce
---- (factor of the learning rate after each such epoch), monitor = "auc" | "logloss" | "gauc" ...,
---- metrics (options of mr.metrics for the validation and test data), on_event(event),
---- on_batch(batch, loss, iterator), bad_lines, split
+--- (factor of the learning rate after each such epoch), schedule (of the learning rate by steps; both
+--- multiply), monitor = "auc" | "logloss" | "gauc" ..., metrics (options of mr.metrics for the validation
+--- and test data), on_event(event), on_batch(batch, loss, iterator), bad_lines, split; clip_norm,
+--- clip_each and clip_value in the place of the model's (see moonrock.clip)
 ---@return table the result event
 function trainer.fit(model, options)
   local o = {}
@@ -96,10 +98,12 @@ function trainer.fit(model, options)
     if not OPTIONS[name] then err.raise("mr.fit has no option %q", tostring(name)) end
     o[name] = value
   end
+  model.clip = clip.of("mr.fit", o) or model.clip
   if model.objective.link ~= C.MR_LOGIT and o.monitor == "auc" then o.monitor = "rmse" end
   if metrics.better[o.monitor] == 0 then
     err.raise("mr.fit: monitor %q is neither better when larger nor when smaller", o.monitor)
   end
+  if o.schedule then model:set_schedule(o.schedule) end
   local emit = o.on_event or function() end
   local began = C.mr_clock()
   local run = model.fit
