@@ -6,6 +6,7 @@ local C = require "moonrock.ffi"
 local clip = require "moonrock.clip"
 local err = require "moonrock.error"
 local layout = require "moonrock.layout"
+local objective = require "moonrock.objective"
 local optim = require "moonrock.optim"
 local Param = require "moonrock.param"
 local schedule = require "moonrock.schedule"
@@ -33,10 +34,12 @@ local SEED = 42
 local COMMIT_SECONDS = 30
 
 --- Defines a model. `build(m, opt)` declares its tables and params and returns a function from a
---- batch to logits [n, 1].
+--- batch to scores [n, 1]; and, if training goes down another loss than one of score and label, a
+--- function of those scores and the batch that returns it.
 ---@param name string
 ---@param build fun(m: table, opt: table): fun(x: table): table
----@param settings table|nil { loss = "bce" | "mse", optim = default optimizer }
+---@param settings table|nil { loss = "bce" | "huber" | { name = "quantile", q = 0.9 } ... (see
+--- moonrock.objective), optim = default optimizer }
 ---@return table definition
 function Model.define(name, build, settings)
   if type(name) ~= "string" or type(build) ~= "function" then
@@ -93,7 +96,7 @@ end
 --- Makes the model: opens its store, or keeps it in memory without one.
 ---@param options table|nil store, schema, seed, threads, read_only, follow, commit_seconds, commit_every,
 --- lr, optim, schedule (of the learning rate; see moonrock.schedule), clip_norm, clip_each, clip_value (see
---- moonrock.clip), and the model's own
+--- moonrock.clip), loss (in place of the definition's), and the model's own
 ---@return table model
 function Definition:__call(options)
   options = options or {}
@@ -113,8 +116,13 @@ function Definition:__call(options)
     read_only = options.read_only or options.follow, position = ffi.new("mr_position"), fit = {},
     clock = options.clock, cold = options.cold, lr_factor = 1, commit_every = options.commit_every,
     commit_seconds = options.commit_seconds or COMMIT_SECONDS, batches_since = 0,
-    loss_name = self.settings.loss or "bce", kept = options.detached,
+    objective = objective.new("model " .. self.name, opt.loss or self.settings.loss or "bce"),
+    kept = options.detached,
   }, Model)
+  m.loss_name = m.objective.name
+  if m.data and not m.data.task and m.objective.link ~= C.MR_LOGIT then -- labels are any numbers
+    m.data = setmetatable({ task = "regression" }, { __index = m.data })
+  end
   m.training = not m.read_only
   if options.store then
     m.store = Store.open(options.store, options.follow and "follow" or m.read_only and "read" or "create")
@@ -140,7 +148,7 @@ function Definition:__call(options)
       m.default_optim = lr and optim.with_lr(default, lr) or default
     end
     if opt.schedule then m:set_schedule(opt.schedule) end
-    m.forward = self.build(m, opt)
+    m.forward, m.own_loss = self.build(m, opt)
     if type(m.forward) ~= "function" then
       err.raise("model %s: its function returned %s, expected a function of a batch", self.name,
         type(m.forward))

@@ -73,7 +73,8 @@ function source.modules()
   return found
 end
 
-local SHIPPED = { "lr", "fm", "ffm", "fwfm", "nfm", "wide_deep", "deepfm", "dcn", "dcnv2", "xdeepfm" }
+local SHIPPED = { "lr", "fm", "ffm", "fwfm", "nfm", "wide_deep", "deepfm", "dcn", "dcnv2", "xdeepfm", "mf",
+  "two_tower" }
 source.shipped = SHIPPED
 
 --- The model definition of a name that ships with the program, or of a Lua file.
