@@ -237,7 +237,14 @@ int mr_schema_fit(mr_schema *s, const mr_reader_options *options);
 /* ---- table ----------------------------------------------------------------------- */
 
 /* An optimizer with its settings; see SEMANTICS in runtime/README.md. Unused ones are 0. */
-typedef enum mr_optim_kind { MR_SGD, MR_ADAGRAD, MR_ADAM, MR_ADAMW, MR_FTRL } mr_optim_kind;
+typedef enum mr_optim_kind {
+    MR_SGD,
+    MR_ADAGRAD,
+    MR_ADAM,
+    MR_ADAMW,
+    MR_FTRL,
+    MR_USER = 256 /* and above: the caller updates (mr_updated); the number says by which rule */
+} mr_optim_kind;
 
 typedef struct mr_optim {
     int32_t kind;        /* mr_optim_kind */
@@ -253,6 +260,7 @@ typedef struct mr_optim {
     /* Of a table's column: by l2, or by decay, the rows that are in no batch shrink in each step too. They
      * do so when they are looked up next: the last idle_steps of those steps are replayed then. */
     int32_t l2_table, decay_table, idle_steps;
+    int32_t vectors; /* MR_USER: floats of state for each weight, 0 to 8; they start at init */
 } mr_optim;
 
 /* A fresh weight, as a pure function of (seed, table, column, key, coordinate). */
@@ -345,6 +353,19 @@ void mr_table_ahead_drop(mr_table *t);
  * are summed in the order of lookups and samples. `step` is the model's step that this makes,
  * from 1. Returns the number of rows updated, or -1 when one was not finite (then none is). */
 int mr_table_push(mr_table *t, uint64_t step);
+
+/* What is left to the caller of an MR_USER: w and state [vectors of n] as they were, g their gradient, t the
+ * number of this update, from 1. */
+typedef struct mr_updated {
+    float *w, *state;
+    const float *g;
+    double t;
+} mr_updated;
+
+/* After a push: the rows of a column c of MR_USER, up to `room` of them; again, the next ones, until it
+ * returns 0. They are to be updated at once. A push of a table with such columns forgets its lookups and
+ * gradients only by mr_table_drop. */
+int mr_table_updated(mr_table *t, int c, mr_updated *rows, int room);
 
 /* Of the gradients since the last push, after the last backward pass: squares holds every coordinate of
  * their sums by row within -value .. value (0: as it is) and returns the sum of their squares, of the rows
@@ -554,8 +575,10 @@ void mr_param_free(mr_param *p);
 float *mr_param_data(mr_param *p); /* owned by the param */
 mr_optim *mr_param_optim(mr_param *p);
 
-/* One optimizer step by the gradient of the backward passes since the last one, if any. */
+/* One optimizer step by the gradient of the backward passes since the last one: 1; 0: there is none; -1.
+ * By an MR_USER, piece i from 0 on is then the caller's to update; returns its weights, 0 for none. */
 int mr_param_step(mr_param *p, uint64_t step);
+int mr_param_updated(mr_param *p, int i, mr_updated *piece);
 /* Of that gradient, as those of a table. */
 double mr_param_squares(mr_param *p, double value);
 void mr_param_scale(mr_param *p, double factor);

@@ -15,7 +15,7 @@ uint32_t optimizer_state(const mr_optim *o)
     case MR_ADAGRAD:
         return 1;
     default:
-        return 2;
+        return o->kind >= MR_USER ? (uint32_t)o->vectors : 2;
     }
 }
 
@@ -23,7 +23,7 @@ void optimizer_begin(const mr_optim *o, size_t n, const float *w, float *state)
 {
     size_t floats = optimizer_state(o) * n;
     for (size_t i = 0; i < floats; i++)
-        state[i] = o->kind == MR_ADAGRAD ? o->init : 0;
+        state[i] = o->kind == MR_ADAGRAD || o->kind >= MR_USER ? o->init : 0;
     if (o->kind == MR_FTRL) /* z such that w(z, n = 0) is the fresh weight */
         for (size_t i = 0; i < n; i++)
             if (w[i] != 0)
@@ -32,13 +32,15 @@ void optimizer_begin(const mr_optim *o, size_t n, const float *w, float *state)
 
 optimizer_rule *optimizer_of(const mr_optim *o)
 {
-    return optimizer_rules_pick()->rule[o->kind];
+    return o->kind >= MR_USER ? NULL : optimizer_rules_pick()->rule[o->kind];
 }
 
 int optimizer_check(const mr_optim *o, const char *subject)
 {
-    if (o->kind < MR_SGD || o->kind > MR_FTRL)
+    if (o->kind < MR_SGD || (o->kind > MR_FTRL && o->kind < MR_USER))
         return fail("%s: optimizer kind %d is unknown", subject, o->kind);
+    if (o->vectors < 0 || o->vectors > 8)
+        return fail("%s: %d vectors of state, expected 0 to 8", subject, o->vectors);
     const struct {
         const char *name;
         float value;

@@ -15,7 +15,7 @@ void optimizer_begin(const mr_optim *o, size_t n, const float *w, float *state);
 typedef void optimizer_rule(const mr_optim *o, uint64_t t, size_t n, const float *g, float *w,
                             float *state);
 
-/* The rule of o->kind, in the variant for this processor. */
+/* The rule of o->kind, in the variant for this processor; NULL: it is the caller's. */
 optimizer_rule *optimizer_of(const mr_optim *o);
 
 /* -1 after fail() if a setting is out of range; `subject` starts the message. */

@@ -162,8 +162,9 @@ static void step_block(void *context, size_t i)
     mr_param *p = s->p;
     if (p->scale != 1)
         gradient_squares(p->grad + i * BLOCK, block_len(p, i), p->scale, 0);
-    s->rule(&p->optim, s->t, block_len(p, i), p->grad + i * BLOCK, p->weight + i * BLOCK,
-            p->state + i * BLOCK * p->bytes->vectors);
+    if (s->rule)
+        s->rule(&p->optim, s->t, block_len(p, i), p->grad + i * BLOCK, p->weight + i * BLOCK,
+                p->state + i * BLOCK * p->bytes->vectors);
 }
 
 static int gradient_finite(mr_param *p)
@@ -221,7 +222,18 @@ int mr_param_step(mr_param *p, uint64_t step)
     parallel(blocks(p), step_block, &s);
     p->bytes->updates++;
     p->has_grad = 0;
-    return 0;
+    return 1;
+}
+
+int mr_param_updated(mr_param *p, int i, mr_updated *piece)
+{
+    size_t n = (size_t)i < blocks(p) ? block_len(p, (size_t)i) : 0, at = (size_t)i * BLOCK;
+    if (n)
+        *piece = (mr_updated){.w = p->weight + at,
+                              .state = p->state + at * p->bytes->vectors,
+                              .g = p->grad + at,
+                              .t = (double)p->bytes->updates};
+    return (int)n;
 }
 
 void mr_param_zero(mr_param *p)
@@ -284,7 +296,7 @@ int mr_param_check(const char *name, const void *bytes, size_t len)
     memcpy(&h, bytes, sizeof h);
     if (h.version != VERSION)
         return fail("param %s: its format is version %u, expected %d", name, h.version, VERSION);
-    int good = h.rank >= 1 && h.rank <= RANK_MAX && h.vectors <= 2;
+    int good = h.rank >= 1 && h.rank <= RANK_MAX && h.vectors <= 8;
     for (uint32_t i = 0; good && i < RANK_MAX; i++) {
         good = h.dim[i] >= 1 && (i < h.rank || h.dim[i] == 1) && count <= INT32_MAX / h.dim[i];
         count *= h.dim[i];

@@ -597,4 +597,5 @@ void mr_table_drop(mr_table *t)
     t->last = &t->first;
     t->summed = 0;
     t->scale = 1;
+    t->handed = 0;
 }

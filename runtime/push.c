@@ -174,8 +174,9 @@ static int row_update(const push *p, shard *s, row *r, const row *seen, float *g
             float *w = row_column(t, r, c);
             if (r->count[c] != UINT32_MAX)
                 r->count[c]++;
-            p->rule[c](&column->optim, column->optim.global_step ? p->step : r->count[c],
-                       column->dim, g, w, w + column->dim);
+            if (p->rule[c])
+                p->rule[c](&column->optim, column->optim.global_step ? p->step : r->count[c],
+                           column->dim, g, w, w + column->dim);
         } else if (t->owing >> c & 1) {
             idle_replay(t, c, r, p->step - 1, p->step);
         }
@@ -247,6 +248,34 @@ int mr_table_push(mr_table *t, uint64_t step)
             return fail("table %s: out of memory for the list of changed rows", t->name);
         updated += (int)p.updated[s];
     }
-    mr_table_drop(t);
+    int all = 1;
+    for (uint32_t c = 0; c < t->columns; c++)
+        all &= p.rule[c] != NULL;
+    if (all)
+        mr_table_drop(t);
     return updated;
+}
+
+int mr_table_updated(mr_table *t, int c, mr_updated *rows, int room)
+{
+    const table_column *column = &t->column[c];
+    int n = 0;
+    for (int s = 0; t->summed && s < SHARDS; s++)
+        for (uint32_t u = MAX(t->begin[s], t->handed); u < t->end[s]; u++) {
+            merged_row m = sum_at(t, u);
+            row *r = m.row;
+            if (r->free || r->step != t->step || !(m.touched >> c & 1) || !r->count[c])
+                continue; /* not admitted, or not touched */
+            if (n == room) {
+                t->handed = u;
+                return n;
+            }
+            float *w = row_column(t, r, (uint32_t)c);
+            rows[n++] = (mr_updated){.w = w,
+                                     .state = w + column->dim,
+                                     .g = m.grad + t->layout[c].grad_offset,
+                                     .t = r->count[c]};
+        }
+    t->handed = n ? UINT32_MAX : 0;
+    return n;
 }

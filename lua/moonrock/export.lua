@@ -23,6 +23,7 @@ local function decoder(t)
     local to = list[i - 1]
     to.name, to.dim = c.name, c.dim
     to.optim.kind, to.optim.lr = c.kind, 1
+    to.optim.vectors = c.kind >= C.MR_USER and c.state / c.dim or 0
     to.optim.momentum = c.kind == C.MR_SGD and c.state > 0 and 0.5 or 0
   end
   local c = ffi.gc(err.check(C.mr_table_new(t.name, t.id, 0, list, #columns)), C.mr_table_free)

@@ -85,6 +85,81 @@ for rule in pairs(RULES) do
   optim[rule] = function(settings) return optim.new(rule, settings) end
 end
 
+--- An optimizer of your own, for tables and dense weights. `update` gets one row's column, or a piece of a
+--- dense weight: w[0 .. n - 1] to change, the gradient g[0 .. n - 1], summed over the batch, and its state,
+--- `state` vectors of n that follow one another; t is the number of this update, from 1; o has lr, as it
+--- is in this step, and the settings. They are pointers to floats that are good until it returns. LuaJIT
+--- compiles it; it runs on one thread. It must be a function of these alone, so that a resumed run goes
+--- on to the same bits, and stand in the model's file (or one that it requires), which the store keeps.
+---@param given table { name =, state = 0 to 8 (0), init = what the state starts at (0), lr =, settings = {},
+--- update = function(w, g, state, n, t, o) }
+---@return table
+function optim.user(given)
+  local name = given.name
+  if type(name) ~= "string" or RULES[name] then
+    err.raise("mr.optimizer: name is %s, expected a text that no other optimizer is called", tostring(name))
+  end
+  if type(given.update) ~= "function" then
+    err.raise("optimizer %s: update is a %s, expected a function(w, g, state, n, t, o)", name,
+      type(given.update))
+  end
+  if type(given.lr) ~= "number" then
+    err.raise("optimizer %s: lr is %s, expected a number", name, tostring(given.lr))
+  end
+  -- stores tell optimizers by their numbers
+  local kind = C.MR_USER + tonumber(C.mr_hash(name, #name, 0) % 2 ^ 30)
+  return setmetatable({ rule = name, kind = kind, lr = given.lr, vectors = given.state or 0,
+    init = given.init or 0, update = given.update, settings = given.settings or {} }, Optim)
+end
+
+--- Whether something is an optimizer written in Lua.
+function optim.in_lua(o) return getmetatable(o) == Optim and o.update ~= nil end
+
+local ROOM = 512
+local rows = ffi.new("mr_updated[?]", ROOM)
+
+-- What an update in Lua is given as o.
+local function settings_of(o)
+  local settings = {}
+  for name, value in pairs(o.settings) do settings[name] = value end
+  return settings
+end
+
+local function update_rows(update, n, dim, settings)
+  for i = 0, n - 1 do
+    update(rows[i].w, rows[i].g, rows[i].state, dim, rows[i].t, settings)
+  end
+end
+
+--- The update of a table's column after its pushes.
+---@return fun(c: ffi.cdata*) of the table in C
+function optim.column_update(o, column, dim)
+  local settings, update = settings_of(o), o.update
+  return function(c)
+    settings.lr = C.mr_table_optim(c, column).lr
+    local n = C.mr_table_updated(c, column, rows, ROOM)
+    while n > 0 do
+      update_rows(update, n, dim, settings)
+      n = C.mr_table_updated(c, column, rows, ROOM)
+    end
+  end
+end
+
+--- The update of a dense weight after its steps.
+---@return fun(c: ffi.cdata*) of the param in C
+function optim.param_update(o)
+  local settings, update = settings_of(o), o.update
+  return function(c)
+    settings.lr = C.mr_param_optim(c).lr
+    local piece, n = 0, C.mr_param_updated(c, 0, rows)
+    while n > 0 do
+      update(rows[0].w, rows[0].g, rows[0].state, n, rows[0].t, settings)
+      piece = piece + 1
+      n = C.mr_param_updated(c, piece, rows)
+    end
+  end
+end
+
 --- Fills in a C description.
 ---@param o table made by one of the functions above
 ---@param to ffi.cdata* an mr_optim
@@ -96,7 +171,7 @@ function optim.write(o, to)
   for name, value in pairs(o) do
     if WORDS[name] then
       to[FIELDS[name]] = WORDS[name][value]
-    elseif name ~= "rule" then
+    elseif name ~= "rule" and name ~= "update" and name ~= "settings" then
       to[name] = value
     end
   end
