@@ -172,7 +172,7 @@ struct mr_table {
     size_t merged_room;
     uint32_t begin[SHARDS], end[SHARDS];
     float scale;
-    uint32_t handed; /* mr_table_updated() goes on with this one */
+    uint32_t handed;     /* mr_table_updated() goes on with this one */
     plan *plans, *spare; /* by serial; and those that can be used again */
     uint32_t serial;     /* of the newest plan */
     /* the commit under way (cut.c) */
