@@ -243,7 +243,7 @@ typedef enum mr_optim_kind {
     MR_ADAM,
     MR_ADAMW,
     MR_FTRL,
-    MR_USER = 256 /* and above: the caller updates (mr_updated); the number says by which rule */
+    MR_USER = 256 /* and above: the caller updates; the number says by which rule */
 } mr_optim_kind;
 
 typedef struct mr_optim {
@@ -354,18 +354,11 @@ void mr_table_ahead_drop(mr_table *t);
  * from 1. Returns the number of rows updated, or -1 when one was not finite (then none is). */
 int mr_table_push(mr_table *t, uint64_t step);
 
-/* What is left to the caller of an MR_USER: w and state [vectors of n] as they were, g their gradient, t the
- * number of this update, from 1. */
-typedef struct mr_updated {
-    float *w, *state;
-    const float *g;
-    double t;
-} mr_updated;
-
-/* After a push: the rows of a column c of MR_USER, up to `room` of them; again, the next ones, until it
- * returns 0. They are to be updated at once. A push of a table with such columns forgets its lookups and
- * gradients only by mr_table_drop. */
-int mr_table_updated(mr_table *t, int c, mr_updated *rows, int room);
+/* After a push: hands out the rows of a column c of MR_USER, one a call: w [dim], its gradient g and the state
+ * [vectors of dim] are copied; the next call puts w and state back. Returns the number of the row's update,
+ * from 1; 0 after the last. A push of a table with such columns forgets its lookups and gradients only by
+ * mr_table_drop. */
+double mr_table_updated(mr_table *t, int c, float *w, float *g, float *state);
 
 /* Of the gradients since the last push, after the last backward pass: squares holds every coordinate of
  * their sums by row within -value .. value (0: as it is) and returns the sum of their squares, of the rows
@@ -576,9 +569,10 @@ float *mr_param_data(mr_param *p); /* owned by the param */
 mr_optim *mr_param_optim(mr_param *p);
 
 /* One optimizer step by the gradient of the backward passes since the last one: 1; 0: there is none; -1.
- * By an MR_USER, piece i from 0 on is then the caller's to update; returns its weights, 0 for none. */
+ * By an MR_USER, the caller updates then: updated hands out piece i, for i from 0 on, of up to 16384 weights as
+ * mr_table_updated does a row, and returns its weights, 0 after the last. */
 int mr_param_step(mr_param *p, uint64_t step);
-int mr_param_updated(mr_param *p, int i, mr_updated *piece);
+int mr_param_updated(mr_param *p, int i, float *w, float *g, float *state);
 /* Of that gradient, as those of a table. */
 double mr_param_squares(mr_param *p, double value);
 void mr_param_scale(mr_param *p, double factor);

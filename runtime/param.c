@@ -225,14 +225,20 @@ int mr_param_step(mr_param *p, uint64_t step)
     return 1;
 }
 
-int mr_param_updated(mr_param *p, int i, mr_updated *piece)
+int mr_param_updated(mr_param *p, int i, float *w, float *g, float *state)
 {
-    size_t n = (size_t)i < blocks(p) ? block_len(p, (size_t)i) : 0, at = (size_t)i * BLOCK;
-    if (n)
-        *piece = (mr_updated){.w = p->weight + at,
-                              .state = p->state + at * p->bytes->vectors,
-                              .g = p->grad + at,
-                              .t = (double)p->bytes->updates};
+    size_t piece = (size_t)i, at = piece * BLOCK, vectors = p->bytes->vectors;
+    if (piece > 0 && piece <= blocks(p)) { /* the last one, back */
+        size_t n = block_len(p, piece - 1), before = at - BLOCK;
+        memcpy(p->weight + before, w, sizeof(float) * n);
+        memcpy(p->state + before * vectors, state, sizeof(float) * n * vectors);
+    }
+    if (piece >= blocks(p))
+        return 0;
+    size_t n = block_len(p, piece);
+    memcpy(w, p->weight + at, sizeof(float) * n);
+    memcpy(g, p->grad + at, sizeof(float) * n);
+    memcpy(state, p->state + at * vectors, sizeof(float) * n * vectors);
     return (int)n;
 }
 

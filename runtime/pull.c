@@ -598,4 +598,5 @@ void mr_table_drop(mr_table *t)
     t->summed = 0;
     t->scale = 1;
     t->handed = 0;
+    t->handed_row = NULL;
 }

@@ -1,5 +1,7 @@
 /* push.c - one update of every row that got a gradient: the gradients of all lookups of a step are
  * summed by row, in the order of lookups and samples, and the optimizers run in place. */
+#include <string.h>
+
 #include "table_room.h"
 
 typedef struct push {
@@ -256,26 +258,30 @@ int mr_table_push(mr_table *t, uint64_t step)
     return updated;
 }
 
-int mr_table_updated(mr_table *t, int c, mr_updated *rows, int room)
+double mr_table_updated(mr_table *t, int c, float *w, float *g, float *state)
 {
     const table_column *column = &t->column[c];
-    int n = 0;
+    size_t bytes = sizeof(float) * column->dim, more = sizeof(float) * column->state;
+    if (t->handed_row) {
+        float *to = row_column(t, t->handed_row, (uint32_t)c);
+        memcpy(to, w, bytes);
+        memcpy(to + column->dim, state, more);
+    }
     for (int s = 0; t->summed && s < SHARDS; s++)
         for (uint32_t u = MAX(t->begin[s], t->handed); u < t->end[s]; u++) {
             merged_row m = sum_at(t, u);
             row *r = m.row;
             if (r->free || r->step != t->step || !(m.touched >> c & 1) || !r->count[c])
                 continue; /* not admitted, or not touched */
-            if (n == room) {
-                t->handed = u;
-                return n;
-            }
-            float *w = row_column(t, r, (uint32_t)c);
-            rows[n++] = (mr_updated){.w = w,
-                                     .state = w + column->dim,
-                                     .g = m.grad + t->layout[c].grad_offset,
-                                     .t = r->count[c]};
+            const float *from = row_column(t, r, (uint32_t)c);
+            memcpy(w, from, bytes);
+            memcpy(state, from + column->dim, more);
+            memcpy(g, m.grad + t->layout[c].grad_offset, bytes);
+            t->handed_row = r;
+            t->handed = u + 1;
+            return r->count[c];
         }
-    t->handed = n ? UINT32_MAX : 0;
-    return n;
+    t->handed_row = NULL;
+    t->handed = 0;
+    return 0;
 }

@@ -88,7 +88,7 @@ end
 --- An optimizer of your own, for tables and dense weights. `update` gets one row's column, or a piece of a
 --- dense weight: w[0 .. n - 1] to change, the gradient g[0 .. n - 1], summed over the batch, and its state,
 --- `state` vectors of n that follow one another; t is the number of this update, from 1; o has lr, as it
---- is in this step, and the settings. They are pointers to floats that are good until it returns. LuaJIT
+--- is in this step, and the settings. They are arrays of floats that are good until it returns. LuaJIT
 --- compiles it; it runs on one thread. It must be a function of these alone, so that a resumed run goes
 --- on to the same bits, and stand in the model's file (or one that it requires), which the store keeps.
 ---@param given table { name =, state = 0 to 8 (0), init = what the state starts at (0), lr =, settings = {},
@@ -108,54 +108,51 @@ function optim.user(given)
   end
   -- stores tell optimizers by their numbers
   local kind = C.MR_USER + tonumber(C.mr_hash(name, #name, 0) % 2 ^ 30)
-  return setmetatable({ rule = name, kind = kind, lr = given.lr, vectors = given.state or 0,
+  local vectors = given.state or 0
+  if not (type(vectors) == "number" and vectors >= 0 and vectors <= 8 and vectors % 1 == 0) then
+    err.raise("optimizer %s: state is %s, expected a whole number from 0 to 8", name, tostring(vectors))
+  end
+  return setmetatable({ rule = name, kind = kind, lr = given.lr, vectors = vectors,
     init = given.init or 0, update = given.update, settings = given.settings or {} }, Optim)
 end
 
 --- Whether something is an optimizer written in Lua.
 function optim.in_lua(o) return getmetatable(o) == Optim and o.update ~= nil end
 
-local ROOM = 512
-local rows = ffi.new("mr_updated[?]", ROOM)
-
--- What an update in Lua is given as o.
-local function settings_of(o)
+-- Room for so many weights, their gradient and state, which C copies to and from, and the settings.
+local function work(o, n)
   local settings = {}
   for name, value in pairs(o.settings) do settings[name] = value end
-  return settings
-end
-
-local function update_rows(update, n, dim, settings)
-  for i = 0, n - 1 do
-    update(rows[i].w, rows[i].g, rows[i].state, dim, rows[i].t, settings)
-  end
+  return ffi.new("float[?]", n), ffi.new("float[?]", n), ffi.new("float[?]", n * o.vectors + 1), settings
 end
 
 --- The update of a table's column after its pushes.
 ---@return fun(c: ffi.cdata*) of the table in C
 function optim.column_update(o, column, dim)
-  local settings, update = settings_of(o), o.update
+  local w, g, state, settings = work(o, dim)
+  local update = o.update
   return function(c)
     settings.lr = C.mr_table_optim(c, column).lr
-    local n = C.mr_table_updated(c, column, rows, ROOM)
-    while n > 0 do
-      update_rows(update, n, dim, settings)
-      n = C.mr_table_updated(c, column, rows, ROOM)
+    local t = C.mr_table_updated(c, column, w, g, state)
+    while t > 0 do
+      update(w, g, state, dim, t, settings)
+      t = C.mr_table_updated(c, column, w, g, state)
     end
   end
 end
 
---- The update of a dense weight after its steps.
+--- The update of a dense weight of so many numbers after its steps.
 ---@return fun(c: ffi.cdata*) of the param in C
-function optim.param_update(o)
-  local settings, update = settings_of(o), o.update
+function optim.param_update(o, size)
+  local w, g, state, settings = work(o, math.min(size, 16384))
+  local update = o.update
   return function(c)
     settings.lr = C.mr_param_optim(c).lr
-    local piece, n = 0, C.mr_param_updated(c, 0, rows)
+    local t, piece, n = C.mr_param_updates(c), 0, C.mr_param_updated(c, 0, w, g, state)
     while n > 0 do
-      update(rows[0].w, rows[0].g, rows[0].state, n, rows[0].t, settings)
+      update(w, g, state, n, t, settings)
       piece = piece + 1
-      n = C.mr_param_updated(c, piece, rows)
+      n = C.mr_param_updated(c, piece, w, g, state)
     end
   end
 end
