@@ -568,8 +568,8 @@ void mr_param_free(mr_param *p);
 float *mr_param_data(mr_param *p); /* owned by the param */
 mr_optim *mr_param_optim(mr_param *p);
 
-/* One optimizer step by the gradient of the backward passes since the last one: 1; 0: there is none; -1.
- * By an MR_USER, the caller updates then: updated hands out piece i, for i from 0 on, of up to 16384 weights as
+/* One optimizer step by the gradient of the backward passes since the last one, if any. If there was, an
+ * MR_USER is then the caller's: updated hands out piece i, for i from 0 on, of up to 16384 weights as
  * mr_table_updated does a row, and returns its weights, 0 after the last. */
 int mr_param_step(mr_param *p, uint64_t step);
 int mr_param_updated(mr_param *p, int i, float *w, float *g, float *state);

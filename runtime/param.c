@@ -222,7 +222,7 @@ int mr_param_step(mr_param *p, uint64_t step)
     parallel(blocks(p), step_block, &s);
     p->bytes->updates++;
     p->has_grad = 0;
-    return 1;
+    return 0;
 }
 
 int mr_param_updated(mr_param *p, int i, float *w, float *g, float *state)

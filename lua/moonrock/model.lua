@@ -351,9 +351,9 @@ function Model:step()
   end
   for i = 1, #self.params do
     local p = self.params[i]
-    local stepped = C.mr_param_step(p.c, step)
-    if stepped < 0 then give_up(self, ffi.string(C.mr_error())) end
-    if stepped > 0 and p.update then in_lua(self, p.c, p.update) end
+    local updates = C.mr_param_updates(p.c)
+    if C.mr_param_step(p.c, step) < 0 then give_up(self, ffi.string(C.mr_error())) end
+    if p.update and C.mr_param_updates(p.c) > updates then in_lua(self, p.c, p.update) end
   end
   self.step_number = step
   self.open = false
