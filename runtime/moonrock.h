@@ -250,7 +250,8 @@ typedef enum mr_optim_kind {
     MR_AMSGRAD,
     MR_LION,
     MR_RMSPROP,
-    MR_CENTERED_RMSPROP
+    MR_CENTERED_RMSPROP,
+    MR_USER = 256 /* and above: the caller updates; the number says by which rule */
 } mr_optim_kind;
 
 typedef struct mr_optim {
@@ -272,6 +273,7 @@ typedef struct mr_optim {
     /* Of a table's column: by l2, or by decay, the rows that are in no batch shrink in each step too. They
      * do so when they are looked up next: the last idle_steps of those steps are replayed then. */
     int32_t l2_table, decay_table, idle_steps;
+    int32_t vectors; /* MR_USER: floats of state for each weight, 0 to 8; they start at init */
 } mr_optim;
 
 /* A fresh weight, as a pure function of (seed, table, column, key, coordinate). */
@@ -364,6 +366,12 @@ void mr_table_ahead_drop(mr_table *t);
  * are summed in the order of lookups and samples. `step` is the model's step that this makes,
  * from 1. Returns the number of rows updated, or -1 when one was not finite (then none is). */
 int mr_table_push(mr_table *t, uint64_t step);
+
+/* After a push: hands out the rows of a column c of MR_USER, one a call: w [dim], its gradient g and the state
+ * [vectors of dim] are copied; the next call puts w and state back. Returns the number of the row's update,
+ * from 1; 0 after the last. A push of a table with such columns forgets its lookups and gradients only by
+ * mr_table_drop. */
+double mr_table_updated(mr_table *t, int c, float *w, float *g, float *state);
 
 /* Of the gradients since the last push, after the last backward pass: squares holds every coordinate of
  * their sums by row within -value .. value (0: as it is) and returns the sum of their squares, of the rows
@@ -573,8 +581,11 @@ void mr_param_free(mr_param *p);
 float *mr_param_data(mr_param *p); /* owned by the param */
 mr_optim *mr_param_optim(mr_param *p);
 
-/* One optimizer step by the gradient of the backward passes since the last one, if any. */
+/* One optimizer step by the gradient of the backward passes since the last one, if any. If there was, an
+ * MR_USER is then the caller's: updated hands out piece i, for i from 0 on, of up to 16384 weights as
+ * mr_table_updated does a row, and returns its weights, 0 after the last. */
 int mr_param_step(mr_param *p, uint64_t step);
+int mr_param_updated(mr_param *p, int i, float *w, float *g, float *state);
 /* Of that gradient, as those of a table. */
 double mr_param_squares(mr_param *p, double value);
 void mr_param_scale(mr_param *p, double factor);

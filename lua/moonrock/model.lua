@@ -153,6 +153,12 @@ function Definition:__call(options)
       err.raise("model %s: its function returned %s, expected a function of a batch", self.name,
         type(m.forward))
     end
+    for name, value in pairs(m.store and opt or {}) do
+      if optim.in_lua(value) then
+        err.raise("model %s: %s is an optimizer in Lua: give it in the model's file, which the store keeps",
+          self.name, name)
+      end
+    end
     m.limits = shrink.limits(m)
     m.clip = clip.of("model " .. self.name, opt)
     m.train_tape = tape.new { seed = m.seed }
@@ -349,6 +355,13 @@ local function give_up(self, problem)
     .. "help", self.name, self.step_number + 1, problem, where)
 end
 
+-- An optimizer in Lua: if it raises, the step is done in part, and the model is never committed.
+local function in_lua(self, what, update)
+  self.broken = "its optimizer failed"
+  update(what)
+  self.broken = nil
+end
+
 --- Updates every row and param by the gradients since the last step, each once.
 function Model:step()
   if self.broken then err.raise("model %s: it stopped: %s", self.name, self.broken) end
@@ -356,10 +369,15 @@ function Model:step()
   if self.schedule then apply_lr(self, self.lr_factor * self.schedule.at(self.step_number)) end
   if not clip.apply(self) then give_up(self, ffi.string(C.mr_error())) end
   for i = 1, #self.tables do
-    if C.mr_table_push(self.tables[i].c, step) < 0 then give_up(self, ffi.string(C.mr_error())) end
+    local t = self.tables[i]
+    if C.mr_table_push(t.c, step) < 0 then give_up(self, ffi.string(C.mr_error())) end
+    if t.updates then in_lua(self, t, t.update) end
   end
   for i = 1, #self.params do
-    if C.mr_param_step(self.params[i].c, step) < 0 then give_up(self, ffi.string(C.mr_error())) end
+    local p = self.params[i]
+    local updates = C.mr_param_updates(p.c)
+    if C.mr_param_step(p.c, step) < 0 then give_up(self, ffi.string(C.mr_error())) end
+    if p.update and C.mr_param_updates(p.c) > updates then in_lua(self, p.c, p.update) end
   end
   self.step_number = step
   self.open = false
