@@ -409,7 +409,7 @@ describe("gradients of", function()
       local net = mr.cin(m, "net", 3, { 5, 2, 3 })
       local leaves = { { dim == 150 and 3 or 40, 3, dim } }
       for _, p in pairs(m.params) do leaves[#leaves + 1] = p end
-      check(function(x) return net(x * 0.5) end, leaves)
+      check(function(x) return net(x * 0.5) + net(x) end, leaves)
     end
   end)
 
@@ -1209,7 +1209,7 @@ describe("a wrong", function()
     fails(function() return mr.inner_products(zeros(3, 2, 4), zeros(3, 2, 5)) end,
       "inner_products: vectors [3, 2, 5] do not fit [3, 2, 4]")
     fails(function() return mr.fwfm(zeros(3, 4, 2), zeros(7)) end,
-      "matmul: weights [7, 1] expect rows of 7, got [3, 6]")
+      "linear: weights [7, 1] expect an input of 7 a sample, got [3, 6]")
     fails(function() return mr.outer_products(zeros(3, 4, 2)) end, "outer_products: expected the sum "
       .. "of a sample's vectors, [n, dim], got 3 dimensions")
     fails(function() return mr.cross_network(model(), "net", 4, 2)(zeros(3, 5)) end,

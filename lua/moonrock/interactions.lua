@@ -43,7 +43,7 @@ end
 ---@param r Param|Tensor
 ---@return Tensor
 function interactions.fwfm(x, r)
-  return interactions.inner_products(x):matmul(r:reshape(-1, 1))
+  return layers.affine(interactions.inner_products(x), r:reshape(-1, 1))
 end
 
 local function known(subject, options, names)
