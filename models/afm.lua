@@ -1,6 +1,9 @@
 -- Attentional FM: Xiao et al., "Attentional Factorization Machines: Learning the Weight of Feature
 -- Interactions via Attention Networks", IJCAI 2017, equations (2) to (6): the products of all pairs of
 -- fields, weighted by attention.
+-- Options: dim, of the vectors (16); attention, width of its layer (16); dropout, its rate, of the pooled
+-- pairs; init, deviation of the vectors (0.01); linear, factors, dense: optimizers of w, of the vectors and
+-- of all else.
 local mr = require "moonrock"
 
 return mr.model("afm", function(m, opt)
@@ -8,7 +11,7 @@ return mr.model("afm", function(m, opt)
   local dense = opt.dense or mr.optim.adam { lr = 1e-3 }
   local row = m:table("features", {
     w = { dim = 1, init = "zeros", optim = opt.linear },
-    v = { dim = dim, init = mr.init.normal(0.01), optim = opt.factors },
+    v = { dim = dim, init = mr.init.normal(opt.init or 0.01), optim = opt.factors },
   })
   local bias = m:param("bias", { 1 })
   local fields = m:fields()

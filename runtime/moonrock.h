@@ -237,19 +237,35 @@ int mr_schema_fit(mr_schema *s, const mr_reader_options *options);
 /* ---- table ----------------------------------------------------------------------- */
 
 /* An optimizer with its settings; see SEMANTICS in runtime/README.md. Unused ones are 0. */
-typedef enum mr_optim_kind { MR_SGD, MR_ADAGRAD, MR_ADAM, MR_ADAMW, MR_FTRL } mr_optim_kind;
+typedef enum mr_optim_kind {
+    MR_SGD,
+    MR_ADAGRAD,
+    MR_ADAM,
+    MR_ADAMW,
+    MR_FTRL,
+    MR_ROW_ADAGRAD,
+    MR_AMSGRAD,
+    MR_LION,
+    MR_RMSPROP,
+    MR_CENTERED_RMSPROP
+} mr_optim_kind;
 
 typedef struct mr_optim {
-    int32_t kind;        /* mr_optim_kind */
-    int32_t global_step; /* Adam, AdamW: bias correction by the model's step, not the row's */
-    float lr;            /* learning rate; FTRL's alpha */
-    float l1, l2;        /* FTRL's; l2 elsewhere: g += l2 w */
-    float beta;          /* FTRL */
-    float beta1, beta2;  /* Adam, AdamW */
-    float eps;           /* Adagrad, Adam, AdamW */
-    float init;          /* Adagrad: the sum of squares starts here */
-    float momentum;      /* SGD */
-    float decay;         /* AdamW: w -= lr decay w, on touch */
+    int32_t kind; /* mr_optim_kind */
+    int32_t
+        global_step;  /* Adam, AMSGrad, AdamW: bias correction by the model's step, not the row's */
+    int32_t nesterov; /* SGD: looks ahead along the momentum */
+    int32_t fade_every;  /* Adagrad: at each so many-th update the sum of squares fades; 0: never */
+    double lr;           /* learning rate; FTRL's alpha */
+    double l1, l2;       /* FTRL's; elsewhere l2: g += l2 w, and l1 is proximal: SGD, Adagrad */
+    double group;        /* FTRL, Adagrad: of the norm of the row, which is 0 or not as a whole */
+    double beta;         /* FTRL */
+    double beta1, beta2; /* Adam, AMSGrad, AdamW, Lion; beta2 of RMSprop */
+    double eps;          /* Adagrad, Adam, AMSGrad, AdamW, RMSprop */
+    double init;         /* Adagrad: the sum of squares starts here */
+    double fade;         /* Adagrad: sum = max(init, fade sum) */
+    double momentum;     /* SGD, RMSprop */
+    double decay;        /* AdamW, AMSGrad, Lion: w -= lr decay w, on touch */
 } mr_optim;
 
 /* A fresh weight, as a pure function of (seed, table, column, key, coordinate). */
@@ -618,6 +634,18 @@ int mr_tape_sequence(mr_tape *t, int lookup, int c, int field, int length);
 int mr_tape_sequence_mask(mr_tape *t, int lookup, int c, int field, int length);
 int mr_tape_pool_fm(mr_tape *t, int lookup, int c);
 /* [n, 1]: 1/2 sum_k ((sum_e x_e v_ek)^2 - sum_e (x_e v_ek)^2) */
+int mr_tape_pool_bi(mr_tape *t, int lookup, int c); /* [n, d]: the same without the sum over k */
+/* [n, 1]: sum of <v_i at f_j, v_j at f_i> x_i x_j over a sample's pairs of entries i, j of fields f_i, f_j,
+ * where v at f is the f-th of the column's `fields` equal parts. */
+int mr_tape_pool_ffm(mr_tape *t, int lookup, int c, int fields);
+
+/* <x_i, x_j>, i < j, of x [n, F, k]: [n, F (F - 1) / 2]; or, y not -1, <x_i, y_j> with y [n, H, k]:
+ * [n, F H]. */
+int mr_tape_inner(mr_tape *t, int x, int y);
+/* x0 z + x + b: x0 and x [n, d], z [n, d] or [n, 1], b [d] or -1 for none: [n, d] */
+int mr_tape_cross(mr_tape *t, int x0, int z, int x, int b);
+/* sum_ij W_ij,o (x_i * x0_j), * by elements: x [n, H, d], x0 [n, F, d], W [H F, out]: [n, out, d] */
+int mr_tape_cin(mr_tape *t, int x, int x0, int w);
 
 /* act(x W + b): x [n, in], or of higher rank with in elements a sample; W [in, out]; b [out] or
  * -1 for none. act: 0 none, 1 relu, 2 sigmoid, 3 tanh. [n, out] */

@@ -61,6 +61,31 @@ int mr_tape_pool_fm(mr_tape *t, int lookup, int c)
     return pool(t, OP_POOL_FM, lookup, c, 0);
 }
 
+int mr_tape_pool_bi(mr_tape *t, int lookup, int c)
+{
+    return pool(t, OP_POOL_BI, lookup, c, 0);
+}
+
+int mr_tape_pool_ffm(mr_tape *t, int lookup, int c, int fields)
+{
+    return pool(t, OP_POOL_FFM, lookup, c, fields);
+}
+
+int mr_tape_inner(mr_tape *t, int x, int y)
+{
+    return node_record(t, node_next(t, OP_INNER), (const int[]){x, y}, 2);
+}
+
+int mr_tape_cross(mr_tape *t, int x0, int z, int x, int b)
+{
+    return node_record(t, node_next(t, OP_CROSS), (const int[]){x0, z, x, b}, 4);
+}
+
+int mr_tape_cin(mr_tape *t, int x, int x0, int w)
+{
+    return node_record(t, node_next(t, OP_CIN), (const int[]){x, x0, w}, 3);
+}
+
 int mr_tape_linear(mr_tape *t, int x, int w, int b, int act)
 {
     if (act < LINEAR_NONE || act > LINEAR_TANH)

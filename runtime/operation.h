@@ -27,6 +27,11 @@ typedef enum op_code {
     OP_SEQUENCE,
     OP_SEQUENCE_MASK,
     OP_POOL_FM,
+    OP_POOL_BI,
+    OP_POOL_FFM,
+    OP_INNER,
+    OP_CROSS,
+    OP_CIN,
     OP_LINEAR,
     OP_ADD,
     OP_SUB,
@@ -81,7 +86,7 @@ typedef struct node {
     uint8_t has_grad;   /* grad holds the sum so far */
     uint8_t keeps_grad; /* leaf: backward passes add up */
     uint8_t updated;    /* batch norm: the running statistics have taken this batch in */
-    int32_t code;       /* activation, axis, or mr_pool */
+    int32_t code;       /* activation, axis, mr_pool, or fields of an FFM */
     double a, b;        /* settings, as the operation says */
     lookup *lookup;     /* pooling: from where */
     const lookup_column *column;
@@ -163,7 +168,11 @@ OPERATION(pool_fields)
 OPERATION(pool_max)
 OPERATION(sequence)
 OPERATION(sequence_mask)
-OPERATION(pool_fm)
+OPERATION(pool_fm) /* fm, bi_interaction */
+OPERATION(pool_ffm)
+OPERATION(inner)
+OPERATION(cross)
+OPERATION(cin)
 OPERATION(linear)
 OPERATION(binary) /* add, sub, mul, div */
 OPERATION(affine)

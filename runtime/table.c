@@ -51,7 +51,7 @@ static int column_begin(mr_table *t, table_column *to, const mr_column *from, ui
     to->optim = from->optim;
     to->admit = from->admit;
     to->dim = from->dim;
-    to->state = optimizer_state(&from->optim) * from->dim;
+    to->state = optimizer_state(&from->optim, from->dim);
     to->seed = mr_hash(from->name, strlen(from->name), mr_hash(t->name, strlen(t->name), seed));
     return 0;
 }

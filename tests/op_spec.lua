@@ -273,6 +273,66 @@ describe("gradients of", function()
     end
   end)
 
+  it("the bi-interaction, and of a column that other operations read as well", function()
+    for _, make in ipairs { batches.sets, batches.fielded, batches.valued } do
+      local batch, unique = make()
+      for _, dim in ipairs { 1, 2, 4, 7, 16, 21 } do
+        local rows = { batch = batch.c, unique = unique, dims = { 1, dim } }
+        check(function(r) return mr.bi_interaction(r[2]) end, { rows })
+        check(function(r) return mr.bi_interaction(r[2]):sum() * mr.fm(r[2]) + r[1]:sum() end, { rows })
+      end
+    end
+  end)
+
+  it("the field-aware interaction", function()
+    for _, make in ipairs { batches.fielded, batches.valued, batches.crowded } do
+      local batch, unique = make()
+      for _, k in ipairs { 1, 2, 4, 5, 8, 16, 18 } do
+        local rows = { batch = batch.c, unique = unique, dims = { 1, batch.c.fields * k, 2 } }
+        check(function(r) return mr.ffm(r[2], batch.c.fields) end, { rows })
+        check(function(r)
+          return mr.ffm(r[2], batch.c.fields) * 2 + r[2]:sum():sum() * r[1]:sum() + r[3]:sum():sum()
+        end, { rows })
+      end
+    end
+  end)
+
+  it("inner and outer products", function()
+    for _, shape in ipairs { { 3, 2, 4 }, { 2, 5, 1 }, { 2, 19, 3 }, { 3, 4, 21 } } do
+      check(function(x) return mr.inner_products(x) end, { shape })
+      check(function(x) return mr.inner_products(x) * 2 + mr.inner_products(x) end, { shape })
+      check(function(x) return mr.inner_products(x, x) end, { shape })
+      local pairs_of_fields = shape[2] * (shape[2] - 1) / 2
+      check(function(x, r) return mr.fwfm(x, r) end, { shape, { pairs_of_fields } })
+      for _, others in ipairs { 1, 3, 17 } do
+        check(function(x, y) return mr.inner_products(x, y) end, { shape, { shape[1], others, shape[3] } })
+      end
+    end
+    check(function(s) return mr.outer_products(s) end, { { 3, 4 } })
+  end)
+
+  it("cross networks of all kinds", function()
+    for _, options in ipairs { { kind = "vector" }, { kind = "matrix" }, { rank = 2 } } do
+      for _, shape in ipairs { { 5, 3, 2 }, { 4, 1 } } do
+        local m, d = model(), (shape[2] or 1) * (shape[3] or 1)
+        local net = mr.cross(m, "net", d, 3, { kind = options.kind, rank = options.rank })
+        local leaves = { shape }
+        for _, p in pairs(m.params) do leaves[#leaves + 1] = p end
+        check(function(x) return net(x) end, leaves)
+      end
+    end
+  end)
+
+  it("compressed interactions", function()
+    for _, dim in ipairs { 1, 4, 150 } do
+      local m = model()
+      local net = mr.cin(m, "net", 3, { 5, 2, 3 })
+      local leaves = { { dim == 150 and 3 or 40, 3, dim } }
+      for _, p in pairs(m.params) do leaves[#leaves + 1] = p end
+      check(function(x) return net(x * 0.5) end, leaves)
+    end
+  end)
+
   it("an operation written in Lua", function()
     local mish = mr.operation {
       name = "softplus",
@@ -378,6 +438,7 @@ describe("results of", function()
           end
         end)
         local pooled, mean, fm = column:sum(), column:mean(), mr.fm(column)
+        local bi = mr.bi_interaction(column)
         for s = 0, n - 1 do
           local pair = 0
           for k = 0, dim - 1 do
@@ -387,6 +448,10 @@ describe("results of", function()
             close(count[s] > 0 and sum[at] / count[s] or 0, mean:get(s + 1, k + 1), 1e-5, "mean")
           end
           close(pair, fm:get(s + 1, 1), 1e-4, "fm") -- a difference of two sums of floats
+          for k = 0, dim - 1 do
+            local at = s * dim + k
+            close(0.5 * (sum[at] ^ 2 - square[at]), bi:get(s + 1, k + 1), 1e-5, "bi_interaction")
+          end
         end
         if batch.c.fields > 0 then
           local fields = column:fields()
@@ -398,6 +463,143 @@ describe("results of", function()
               end
             end
           end
+        end
+      end
+    end
+  end)
+
+  it("the field-aware interaction agree with its definition", function()
+    for _, make in ipairs { batches.fielded, batches.valued, batches.crowded, batches.large } do
+      local batch, unique = make()
+      local fields = batch.c.fields
+      for _, k in ipairs { 1, 3, 4, 16 } do
+        t:begin(true, 1)
+        local samples = {}
+        for s = 0, batch.c.n - 1 do samples[s] = {} end
+        entries(batch, function(s, x, u, field)
+          table.insert(samples[s], { x = x, u = u, field = field })
+        end)
+        local out = mr.ffm(bound(batch, unique, fields * k, t), fields)
+        for s = 0, batch.c.n - 1 do
+          local sum = 0
+          for i, one in ipairs(samples[s]) do
+            for j = i + 1, #samples[s] do
+              local other = samples[s][j]
+              for q = 0, k - 1 do
+                sum = sum + one.x * other.x * value(one.u, other.field * k + q)
+                  * value(other.u, one.field * k + q)
+              end
+            end
+          end
+          close(sum, out:get(s + 1, 1), 1e-5, "ffm")
+        end
+      end
+    end
+  end)
+
+  -- Numbers and the tensor of them, and its elements by place from 0.
+  local function made(shape, phase)
+    local count = 1
+    for _, d in ipairs(shape) do count = count * d end
+    local values = {}
+    for i = 1, count do values[i] = math.sin(i * 1.7 + phase) end
+    return layers.tensor(shape, values), function(a, b, c)
+      return values[((a or 0) * shape[2] + (b or 0)) * (shape[3] or 1) + (c or 0) + 1]
+    end
+  end
+
+  it("products of pairs agree with their definition", function()
+    local n, fields, others, dim = 70, 21, 18, 5
+    local x, at = made({ n, fields, dim }, 0)
+    local y, yat = made({ n, others, dim }, 1)
+    local r, weight = made({ fields * (fields - 1) / 2, 1 }, 2)
+    local own, both, weighted = mr.inner_products(x), mr.inner_products(x, y), mr.fwfm(x, r)
+    local function dot(s, i, other, j)
+      local sum = 0
+      for k = 0, dim - 1 do sum = sum + at(s, i, k) * other(s, j, k) end
+      return sum
+    end
+    for s = 0, n - 1 do
+      local pair, sum = 0, 0
+      for i = 0, fields - 1 do
+        for j = i + 1, fields - 1 do
+          sum = sum + weight(pair) * dot(s, i, at, j)
+          pair = pair + 1
+          close(dot(s, i, at, j), own:get(s + 1, pair), 1e-5)
+        end
+        for j = 0, others - 1 do
+          close(dot(s, i, yat, j), both:get(s + 1, i * others + j + 1), 1e-5)
+        end
+      end
+      close(sum, weighted:get(s + 1, 1), 1e-5)
+    end
+    local s, sat = made({ n, dim }, 0)
+    local outer = mr.outer_products(s)
+    close(sat(3, 1) * sat(3, 4), outer:get(4, 2, 5), 1e-6)
+  end)
+
+  it("cross networks and compressed interactions agree with their definition", function()
+    local n, fields, dim = 33, 3, 4
+    local d = fields * dim
+    local x, at = made({ n, fields, dim }, 0)
+    local m = model()
+    local vector, matrix = mr.cross(m, "v", d, 2, { kind = "vector" }), mr.cross(m, "m", d, 2)
+    local low, cin = mr.cross(m, "l", d, 1, { rank = 2 }), mr.cin(m, "c", fields, { 5, 2 })
+    for _, p in pairs(m.params) do -- biases that are not 0
+      for i = 0, p:size() - 1 do C.mr_param_data(p.c)[i] = math.cos(i * 2.3 + #p.name) end
+    end
+    local function weight(name, i, j)
+      local p = m.params[name]
+      return p:weight(i * (p.shape[2] or 1) + (j or 0) + 1)
+    end
+    local v, f, l, c = vector(x), matrix(x), low(x), cin(x)
+    for s = 0, n - 1 do
+      local x0, xv, xm = {}, {}, {}
+      for i = 0, d - 1 do
+        x0[i] = at(s, math.floor(i / dim), i % dim)
+        xv[i], xm[i] = x0[i], x0[i]
+      end
+      for layer = 1, 2 do
+        local dot, next_m = 0, {}
+        for i = 0, d - 1 do dot = dot + xv[i] * weight(("v.%d.w"):format(layer), i) end
+        for i = 0, d - 1 do
+          xv[i] = x0[i] * dot + weight(("v.%d.b"):format(layer), i) + xv[i]
+          local z = weight(("m.%d.b"):format(layer), i)
+          for j = 0, d - 1 do z = z + xm[j] * weight(("m.%d.w"):format(layer), j, i) end
+          next_m[i] = x0[i] * z + xm[i]
+        end
+        xm = next_m
+      end
+      for i = 0, d - 1 do
+        local z = weight("l.1.b", i)
+        for j = 0, d - 1 do
+          for q = 0, 1 do z = z + x0[j] * weight("l.1.v", j, q) * weight("l.1.u", q, i) end
+        end
+        close(xv[i], v:get(s + 1, i + 1), 1e-4, "vector")
+        close(xm[i], f:get(s + 1, i + 1), 1e-4, "matrix")
+        close(x0[i] * z + x0[i], l:get(s + 1, i + 1), 1e-4, "low rank")
+      end
+      local rows, sizes, place = { [0] = {} }, { [0] = fields, 5, 2 }, 0
+      for i = 0, fields - 1 do
+        for k = 0, dim - 1 do rows[0][i * dim + k] = at(s, i, k) end
+      end
+      for layer = 1, 2 do
+        rows[layer] = {}
+        for o = 0, sizes[layer] - 1 do
+          local sum = 0
+          for k = 0, dim - 1 do
+            local one = 0
+            for i = 0, sizes[layer - 1] - 1 do
+              for j = 0, fields - 1 do
+                one = one + weight(("c.%d.w"):format(layer), i * fields + j, o)
+                  * rows[layer - 1][i * dim + k] * at(s, j, k)
+              end
+            end
+            rows[layer][o * dim + k] = one
+            sum = sum + one
+          end
+          place = place + 1
+          close(sum, c:get(s + 1, place), 1e-4, "cin")
         end
       end
     end
@@ -692,20 +894,27 @@ describe("results of", function()
       local batch, unique = batches.large()
       t:begin(true, 1)
       local m = model()
-      local deep = mr.mlp(m, "deep", batch.c.fields * 16, { 64, 1 }, { batch_norm = true, dropout = 0.1 })
-      local v = bound(batch, unique, 16, t)
+      local bi = mr.linear(m, "bi", 15, 1)
+      local cross, narrow = mr.cross(m, "cross", 75, 2), mr.cross(m, "narrow", 75, 2, { kind = "vector" })
+      local cin, out = mr.cin(m, "cin", 5, { 6, 4 }), mr.linear(m, "out", 170, 1)
+      local function rest(x)
+        return out(mr.concat(cross(x), narrow(x), cin(x), mr.inner_products(x)))
+      end
+      local deep = mr.mlp(m, "deep", batch.c.fields * 15, { 64, 1 }, { batch_norm = true, dropout = 0.1 })
+      local v = bound(batch, unique, 15, t)
       local fields = v:fields()
+      local first = bi(mr.bi_interaction(v)) + rest(fields) + mr.fm(v) * 0.01 + mr.ffm(v, 5) * 0.1
       local scores = fields:matmul(fields, true):softmax():matmul(fields) * (fields:mean(1) + 1)
-      local attend = mr.multi_head_attention(m, "attend", 16, { layer_norm = true })
+      local attend = mr.multi_head_attention(m, "attend", 15, { heads = 3, layer_norm = true })
       local keys, mask = v:sequence(2, 3)
-      local seen = mr.attention_pool(m, "seen", 16, { weights = "softmax" })(v:weighted_mean(), keys, mask)
-      local mixed = mr.mmoe(m, "mixed", 16, { tasks = 1 })(seen + v:max() + mr.pairs(fields):sum(2)):sum(3)
+      local seen = mr.attention_pool(m, "seen", 15, { weights = "softmax" })(v:weighted_mean(), keys, mask)
+      local mixed = mr.mmoe(m, "mixed", 15, { tasks = 1 })(seen + v:max() + mr.pairs(fields):sum(2)):sum(3)
       fields = mr.squeeze_excitation(m, "squeeze", batch.c.fields)(attend(fields) + v:fields("sqrtn"))
       local gate = (scores * fields:max(2, true)):gelu():transpose(2, 3):sum(3):sum(2, true)
-      local loss = mr.bce(deep(fields) + mr.fm(v) * 0.01 + mixed + gate * fields:mean(), batch.label)
+      local loss = mr.bce(first + deep(fields) + mixed + gate * fields:mean(), batch.label)
       loss:backward()
       local bits = { loss:value() }
-      for i = 0, unique * 16 - 1 do bits[#bits + 1] = C.mr_tape_lookup_gradient(t.c, 0, i) end
+      for i = 0, unique * 15 - 1 do bits[#bits + 1] = C.mr_tape_lookup_gradient(t.c, 0, i) end
       C.mr_param_step(m.params["deep.1.w"].c, 1)
       bits[#bits + 1] = m.params["deep.1.w"]:save()
       return bits
@@ -781,6 +990,20 @@ describe("a wrong", function()
       "bce: labels are [4], expected [3] as of the scores")
     fails(function() return mr.batch_norm(model(), "norm", 3)(zeros(3, 4)) end,
       "batch_norm: gamma is [3], expected [4] for an input [3, 4]")
+    fails(function() return mr.inner_products(zeros(3, 4)) end, "inner_products: expected vectors "
+      .. "[n, fields, dim] of two fields or more, got [3, 4]")
+    fails(function() return mr.inner_products(zeros(3, 1, 4)) end, "inner_products: expected vectors "
+      .. "[n, fields, dim] of two fields or more, got [3, 1, 4]")
+    fails(function() return mr.inner_products(zeros(3, 2, 4), zeros(3, 2, 5)) end,
+      "inner_products: vectors [3, 2, 5] do not fit [3, 2, 4]")
+    fails(function() return mr.fwfm(zeros(3, 4, 2), zeros(7)) end,
+      "matmul: weights [7, 1] expect rows of 7, got [3, 6]")
+    fails(function() return mr.outer_products(zeros(3, 4, 2)) end, "outer_products: expected the sum "
+      .. "of a sample's vectors, [n, dim], got 3 dimensions")
+    fails(function() return mr.cross(model(), "net", 4, 2)(zeros(3, 5)) end,
+      "linear: weights [4, 4] expect an input of 4 a sample, got [3, 5]")
+    fails(function() return mr.cin(model(), "net", 4, { 2, 2 })(zeros(3, 5, 2)) end,
+      "linear: weights [16, 2] expect an input of 16 a sample, got [3, 25]")
     fails(function() zeros(3, 4):backward() end, "backward: expected a loss of shape [1], got [3, 4]")
   end)
 
@@ -841,6 +1064,18 @@ describe("a wrong", function()
     fails(function() (zeros(1) / 0):sum():backward() end, "backward: the loss is nan")
   end)
 
+  it("number of fields is an error that says how many there are", function()
+    local batch, unique = batches.fielded()
+    local lookup = C.mr_tape_lookup(t.c, batch.c, ffi.new("int32_t[1]", 8), 1,
+      ffi.new("double[?]", unique * 8), unique)
+    local v = pool.column("given", "v", 0, 8)
+    pool.bind(v, t, lookup)
+    fails(function() return mr.ffm(v, 4) end,
+      "ffm: table given, column : made for 4 fields, in a batch of 3")
+    fails(function() return mr.ffm(v, 3) end,
+      "ffm: table given, column : dim is 8, expected a multiple of its 3 fields")
+  end)
+
   it("argument is an error that says what was expected", function()
     fails(function() return zeros(1) + {} end, "add: expected a tensor, got a table")
     fails(function() return mr.dropout(zeros(2), 1) end, "dropout: rate is 1, expected 0 to below 1")
@@ -853,6 +1088,23 @@ describe("a wrong", function()
       .. "with :sum(), :mean(), :fields() or mr.fm()")
     fails(function() return w:fields() end, "fields: table given, column : the samples are plain "
       .. "sets of keys, without fields; pool them by sum or mean")
+    fails(function() return mr.cross(model(), "net", 4, 2, { kind = "row" }) end,
+      "cross \"net\": kind is \"row\", expected vector or matrix")
+    fails(function() return mr.cross(model(), "net", 4, 2, { kind = "vector", rank = 2 }) end,
+      "cross \"net\": only a matrix has a rank")
+    fails(function() return mr.cross(model(), "net", 4, 0) end,
+      "cross \"net\": the number of layers is 0, expected a whole number from 1")
+    fails(function() return mr.cin(model(), "net", 4, {}) end,
+      "cin \"net\": expected sizes, as { 64, 64 }")
+    fails(function() return mr.cin(model(), "net", 4, { 2 }, { rank = 2 }) end,
+      "cin \"net\" has no option \"rank\"")
+    fails(function() return mr.ffm(w, 3) end, "ffm: table given, column : the samples are plain "
+      .. "sets of keys, without fields; pool them by sum or mean")
+    fails(function() return mr.ffm(w) end, "ffm: fields is a nil, expected a number")
+    fails(function() return mr.ffm(zeros(3, 4), 3) end,
+      "ffm: expected a column of a table, got a table")
+    fails(function() return mr.bi_interaction(zeros(3, 4)) end,
+      "bi_interaction: expected a column of a table, got a table")
     t:begin(true, 2)
     fails(function() return w:sum() end,
       "table \"features\": column \"w\" was looked up in a step that is over; look it up again")

@@ -65,7 +65,7 @@ function layers.linear(m, name, inputs, outputs, options)
   width(subject, "inputs", inputs)
   width(subject, "outputs", outputs)
   local w = m:param(name .. ".w", { inputs, outputs },
-    { init = o.init or initializer.xavier_uniform(inputs, outputs), optim = o.optim })
+    { init = o.init or initializer.xavier_uniform(), optim = o.optim })
   local b = o.bias ~= false and m:param(name .. ".b", { outputs }, { optim = o.optim }) or nil
   local activation = o.activation or "none"
   if ACTIVATION[activation] then

@@ -7,6 +7,7 @@ local err = require "moonrock.error"
 local layout = require "moonrock.layout"
 local optim = require "moonrock.optim"
 local Param = require "moonrock.param"
+local schedule = require "moonrock.schedule"
 local shrink = require "moonrock.shrink"
 local source = require "moonrock.source"
 local Store = require "moonrock.store"
@@ -90,7 +91,7 @@ end
 
 --- Makes the model: opens its store, or keeps it in memory without one.
 ---@param options table|nil store, schema, seed, threads, read_only, follow, commit_seconds, commit_every,
---- lr, optim, and the model's own
+--- lr, optim, schedule (of the learning rate; see moonrock.schedule), and the model's own
 ---@return table model
 function Definition:__call(options)
   options = options or {}
@@ -136,6 +137,7 @@ function Definition:__call(options)
       local default = self.settings.optim or optim.adam()
       m.default_optim = lr and optim.with_lr(default, lr) or default
     end
+    if opt.schedule then m:set_schedule(opt.schedule) end
     m.forward = self.build(m, opt)
     if type(m.forward) ~= "function" then
       err.raise("model %s: its function returned %s, expected a function of a batch", self.name,
@@ -274,12 +276,24 @@ function Model:load()
   if self.limits and not self.read_only then shrink.enforce(self, self.limits) end
 end
 
---- Multiplies every learning rate by a factor of the one it was made with.
+-- Every learning rate is the one it was made with times a factor.
+local function apply_lr(self, factor)
+  for i = 1, #self.tables do self.tables[i]:scale_lr(factor) end
+  for i = 1, #self.params do self.params[i]:scale_lr(factor) end
+end
+
+--- Multiplies every learning rate by a factor of the one it was made with, and by the schedule's.
 ---@param factor number
 function Model:scale_lr(factor)
   self.lr_factor = factor
-  for _, t in ipairs(self.tables) do t:scale_lr(factor) end
-  for _, p in ipairs(self.params) do p:scale_lr(factor) end
+  apply_lr(self, factor)
+end
+
+--- Lets every learning rate follow a schedule from now on, which the store keeps with the options.
+---@param value Schedule|string such as "cosine(1000)"
+function Model:set_schedule(value)
+  self.schedule = schedule.of(value)
+  self.opt.schedule = self.schedule.text
 end
 
 --- Applies the model to a batch: logits [n, 1]. In training it records for `backward`; after
@@ -327,6 +341,7 @@ end
 function Model:step()
   if self.broken then err.raise("model %s: it stopped: %s", self.name, self.broken) end
   local step = self.step_number + 1
+  if self.schedule then apply_lr(self, self.lr_factor * self.schedule.at(self.step_number)) end
   for i = 1, #self.tables do
     if C.mr_table_push(self.tables[i].c, step) < 0 then give_up(self, ffi.string(C.mr_error())) end
   end

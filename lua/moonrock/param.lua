@@ -38,7 +38,7 @@ function Param.new(name, seed, shape, options)
     end
   end
   local init, rule = ffi.new "mr_init", ffi.new "mr_optim"
-  initializer.write(o.init, init)
+  initializer.write(o.init, init, shape)
   optim.write(o.optim or optim.adam(), rule)
   local trainable = o.trainable ~= false
   local c = err.check(C.mr_param_new(name, seed, ffi.new("int32_t[?]", #shape, shape), #shape, init,

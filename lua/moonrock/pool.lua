@@ -1,5 +1,5 @@
 --- Columns: what a lookup of a table returns, a named vector for each entry of a batch, and the
--- ways to pool the entries of a sample (runtime/op_pool.c, op_pick.c, op_fm.c).
+-- ways to pool the entries of a sample (runtime/op_pool.c, op_pick.c, op_fm.c, op_ffm.c).
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"
 local tape = require "moonrock.tape"
@@ -109,16 +109,44 @@ end
 Column.__add, Column.__sub, Column.__mul, Column.__div, Column.__unm = refuse, refuse, refuse,
   refuse, refuse
 
+local function known(operation, column)
+  if getmetatable(column) ~= Column then
+    err.raise("%s: expected a column of a table, got a %s", operation, type(column))
+  end
+  return column
+end
+
 --- The interactions of a factorization machine, 1/2 sum_k ((sum_e x_e v_ek)^2 - sum_e
 --- (x_e v_ek)^2): [n, 1]. Rendle, "Factorization Machines", ICDM 2010, lemma 3.1.
 ---@param column Column
 ---@return Tensor
 function pool.fm(column)
-  if getmetatable(column) ~= Column then
-    err.raise("fm: expected a column of a table, got a %s", type(column))
-  end
-  local t = tape_of(column)
+  local t = tape_of(known("fm", column))
   return tape.handle(t, C.mr_tape_pool_fm(t.c, column.lookup, column.index))
+end
+
+--- The same as a vector, without the sum over k: [n, dim]. He and Chua, "Neural Factorization Machines
+--- for Sparse Predictive Analytics", SIGIR 2017, equation (4).
+---@param column Column
+---@return Tensor
+function pool.bi_interaction(column)
+  local t = tape_of(known("bi_interaction", column))
+  return tape.handle(t, C.mr_tape_pool_bi(t.c, column.lookup, column.index))
+end
+
+--- The interactions of a field-aware FM, the sum over a sample's pairs of entries i, j of
+--- <v_i at f_j, v_j at f_i> x_i x_j: [n, 1]. The column, of `fields` times as many floats as a vector has,
+--- holds a key's vectors for each field one behind another; a field may have any number of entries.
+--- Juan et al., "Field-aware Factorization Machines for CTR Prediction", RecSys 2016, equation (4).
+---@param column Column
+---@param fields integer that the column was made for: m:fields()
+---@return Tensor
+function pool.ffm(column, fields)
+  local t = tape_of(known("ffm", column))
+  if type(fields) ~= "number" then
+    err.raise("ffm: fields is a %s, expected a number", type(fields))
+  end
+  return tape.handle(t, C.mr_tape_pool_ffm(t.c, column.lookup, column.index, fields))
 end
 
 return pool

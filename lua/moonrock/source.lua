@@ -73,7 +73,8 @@ function source.modules()
   return found
 end
 
-local SHIPPED = { "lr", "fm", "wide_deep", "afm", "autoint", "fibinet", "din", "mmoe" }
+local SHIPPED = { "lr", "fm", "ffm", "fwfm", "afm", "nfm", "wide_deep", "deepfm", "dcn", "dcnv2", "xdeepfm",
+  "autoint", "fibinet", "din", "mmoe" }
 source.shipped = SHIPPED
 
 --- The model definition of a name that ships with the program, or of a Lua file.

@@ -60,7 +60,8 @@ local DEFAULTS = { epochs = 1, size = 256, shuffle = true, monitor = "auc" }
 
 local OPTIONS = { train = true, valid = true, test = true, epochs = true, size = true,
   shuffle = true, window = true, patience = true, reduce = true, monitor = true, on_event = true,
-  on_batch = true, bad_lines = true, split = true, memory = true }
+  on_batch = true, bad_lines = true, split = true, memory = true,
+  schedule = true }
 
 -- Whether metric a is better than b.
 local function better(monitor, a, b)
@@ -75,7 +76,8 @@ end
 ---@param model table
 ---@param options table train, valid, test (parts of the schema or files), epochs, size, shuffle,
 --- window, patience (epochs without a better `monitor`, then the best state is restored), reduce
---- (factor of the learning rate after each such epoch), monitor = "auc" | "logloss" | "rmse",
+--- (factor of the learning rate after each such epoch), schedule (of the learning rate by steps; both
+--- multiply), monitor = "auc" | "logloss" | "rmse",
 --- on_event(event), on_batch(batch, loss, iterator), bad_lines, split
 ---@return table the result event
 function trainer.fit(model, options)
@@ -86,6 +88,7 @@ function trainer.fit(model, options)
     o[name] = value
   end
   if model.loss_name ~= "bce" and o.monitor == "auc" then o.monitor = "rmse" end
+  if o.schedule then model:set_schedule(o.schedule) end
   local emit = o.on_event or function() end
   local began = C.mr_clock()
   local run = model.fit

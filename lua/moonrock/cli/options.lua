@@ -109,6 +109,12 @@ local function admit(text)
   return n
 end
 
+local function schedule(text)
+  local ok, problem = pcall(require("moonrock.schedule").of, text)
+  if not ok then return nil, (problem:gsub("^.-schedule ", "", 1)) end
+  return text
+end
+
 local FORMATS = { "libsvm", "libffm", "libfm", "csv", "tsv", "bin" }
 
 local function one_of(list)
@@ -146,8 +152,12 @@ DECLARE = {
   end,
   learning = function(p)
     p:option("--lr", "Learning rate, in place of the model's own."):argname "X":convert(positive)
-    p:option("--optim", "Optimizer in place of the model's own: sgd, adagrad, adam, adamw, ftrl.")
-      :argname "NAME":convert(one_of { "sgd", "adagrad", "adam", "adamw", "ftrl" })
+    local rules = require("moonrock.optim").rules
+    p:option("--optim", "Optimizer in place of the model's own: " .. table.concat(rules, ", ") .. ".")
+      :argname "NAME":convert(one_of(rules))
+    p:option("--schedule", "Factor of the learning rate by steps, such as \"cosine(1000)\" or "
+      .. "\"warmup(100, step(500, 0.5))\".")
+      :argname "SCHEDULE":convert(schedule)
     p:option("--set", "An option of the model, such as dim=8 or hidden=64,32. Repeatable.")
       :argname "NAME=VALUE":count "*":default {}:convert(setting)
     p:option("--seed", "Seed of all randomness (42)."):argname "N":convert(natural)
@@ -237,7 +247,7 @@ function options.of_model(args, schema, recipe)
   local o = { store = args.store, seed = args.seed, threads = args.threads, memory = args.memory,
     lr = args.lr or recipe.lr, optim = args.optim or recipe.optim, commit_every = args.commit_every,
     schema = schema, ttl = args.ttl, admit = args.admit, max_rows = args.max_rows,
-    allow_drop = args.allow_drop }
+    schedule = args.schedule, allow_drop = args.allow_drop }
   for _, pair in ipairs(args.set) do o[pair[1]] = pair[2] end
   for name, default in pairs(recipe.model or {}) do
     if o[name] == nil then o[name] = default end
