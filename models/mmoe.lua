@@ -3,8 +3,8 @@
 -- gate and a tower for each task. Returns logits [n, tasks]: of one task, they are those of the batch's
 -- label; of more, the losses of y:slice(2, 1, 1), y:slice(2, 2, 2) and so on are added.
 -- Options: tasks (1); experts (4); dim, of the vectors (16); hidden, widths of an expert's layers
--- ({ 128, 64 }); tower, width of a task's hidden layer (32); dropout, its rate; init, deviation of the vectors
--- (0.01); factors, dense: optimizers of the vectors and of all else.
+-- ({ 128, 64 }); tower, width of a task's hidden layer (32); dropout, its rate; init, deviation of the
+-- vectors (0.01); factors, dense: optimizers of the vectors and of all else.
 local mr = require "moonrock"
 
 return mr.model("mmoe", function(m, opt)
