@@ -239,53 +239,44 @@ static INLINE void spread(const back *q, size_t j, const real *v, real x, size_t
                 to[f * wide + i] = x * v[f * k + i];
 }
 
-/* What a sample will need: the rows of the piece's fields, and its part of the gradients. */
-static INLINE void back_ahead(const back *q, size_t s, size_t wide)
+/* Adds a sample to the slice. What the next one needs, rows of the piece's fields and its part of the slice,
+ * is fetched meanwhile. */
+static INLINE void back_sample(const back *q, size_t s, size_t k, size_t wide, int fielded)
 {
     const ffm *p = q->p;
-    const mr_batch *b = p->l->batch;
-    for (uint32_t e = p->offsets[s]; e < p->offsets[s + 1]; e++) {
-        const real *to = q->slice + (size_t)p->l->at[e] * wide;
-        __builtin_prefetch(to, 1);
-        if (pool_field(b, s, e) - q->begin < q->end - q->begin)
-            for (uint32_t i = 0; i < p->dim; i += LINE)
-                __builtin_prefetch(row_of(p, e) + i);
-    }
-}
-
-static INLINE void back_sample(const back *q, size_t s, size_t k, size_t wide)
-{
-    const ffm *p = q->p;
-    const mr_batch *b = p->l->batch;
+    const uint16_t *field = p->l->batch->field;
     const uint32_t *at = p->l->at;
     uint32_t begin = p->offsets[s], end = p->offsets[s + 1], count = q->end - q->begin;
+    uint32_t last = p->offsets[p->l->batch->n] - 1;
     memset(q->entries, 0, sizeof(uint32_t) * p->each);
-    if (b->field) {
+    if (fielded)
         memset(q->others, 0, sizeof(real) * p->fields * wide);
-        for (uint32_t e = begin; e < end; e++)
-            if (b->field[e] - q->begin < count)
-                spread(q, b->field[e] - q->begin, row_of(p, e), value_of(p, e), k, wide);
-    } else {
-        for (uint32_t e = begin + q->begin; e < begin + q->end; e++)
-            spread(q, e - begin - q->begin, row_of(p, e), value_of(p, e), k, wide);
+    uint32_t from = fielded ? begin : begin + q->begin, to = fielded ? end : begin + q->end;
+    for (uint32_t e = from; e < to; e++) {
+        uint32_t next = MIN(e + p->fields, last);
+        if (!fielded || field[next] - q->begin < count)
+            for (uint32_t i = 0; i < p->dim; i += LINE)
+                __builtin_prefetch(row_of(p, next) + i);
+        uint32_t j = fielded ? field[e] - q->begin : e - from;
+        if (j < count)
+            spread(q, j, row_of(p, e), value_of(p, e), k, wide);
     }
-    if (s + 1 < (size_t)b->n)
-        back_ahead(q, s + 1, wide);
     for (uint32_t j = 0; j < count; j++) /* one entry alone does not see itself */
         if (q->entries[j] == 1)
             memset(q->others + (q->begin + j) * wide + j * k, 0, sizeof(real) * k);
     for (uint32_t e = begin; e < end; e++) {
-        size_t f = pool_field(b, s, e);
+        size_t f = fielded ? field[e] : e - begin;
         real gx = p->g[s] * value_of(p, e);
-        real *to = q->slice + (size_t)at[e] * wide;
+        real *grad = q->slice + at[e] * wide;
         const real *others = q->others + f * wide;
+        __builtin_prefetch(q->slice + at[MIN(e + p->fields, last)] * wide, 1);
 #pragma omp simd
         for (size_t i = 0; i < wide; i++)
-            to[i] += gx * others[i];
+            grad[i] += gx * others[i];
         size_t j = f - q->begin;
-        if (j < count && q->entries[j] > 1) /* nor do several: their sum holds it */
+        if (fielded && j < count && q->entries[j] > 1) /* nor do several: their sum holds it */
             for (size_t i = 0; i < k; i++)
-                to[j * k + i] -= gx * value_of(p, e) * row_of(p, e)[f * k + i];
+                grad[j * k + i] -= gx * value_of(p, e) * row_of(p, e)[f * k + i];
     }
 }
 
@@ -297,13 +288,16 @@ static void back_fields(void *context, size_t piece)
     real *slice = slice_of(p, piece), *others = slice + p->l->unique * wide;
     back q = {p,     begin,  MIN(begin + p->each, p->fields),
               slice, others, (uint32_t *)(void *)(others + p->fields * wide)};
-    memset(slice, 0, sizeof(real) * p->l->unique * wide);
-    if (p->k == 4 && wide == 16)
+    memset(slice, 0, p->room_size);
+    if (p->l->batch->field)
         for (size_t s = 0; s < n; s++)
-            back_sample(&q, s, 4, 16);
+            back_sample(&q, s, p->k, wide, 1);
+    else if (p->k == 4 && wide == 16)
+        for (size_t s = 0; s < n; s++)
+            back_sample(&q, s, 4, 16, 0);
     else
         for (size_t s = 0; s < n; s++)
-            back_sample(&q, s, p->k, wide);
+            back_sample(&q, s, p->k, wide, 0);
 }
 
 /* Puts the slices side by side. */

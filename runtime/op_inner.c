@@ -12,7 +12,7 @@
 #include "kernel.h"
 #include "op_pool.h"
 
-enum { INNER_SAMPLES = 32, WIDTH = 16 };
+enum { INNER_SAMPLES = 32, WIDTH = 16, ROWS = 4 };
 
 typedef struct inner {
     const real *x; /* [n, fields, k] */
@@ -65,25 +65,25 @@ static void inner_samples(void *context, size_t piece)
     const inner *p = context;
     size_t F = p->fields, H = p->others, K = p->k, stride = stride_of(p);
     size_t end = MIN((piece + 1) * INNER_SAMPLES, p->n);
-    real *turned = p->room + piece * p->room_size;
+    real *turned = p->room + piece * p->room_size, *products = turned + K * stride;
     memset(turned, 0, sizeof(real) * K * stride);
     for (size_t s = piece * INNER_SAMPLES; s < end; s++) {
         const real *x = p->x + s * F * K, *y = p->y + s * H * K;
-        real *out = p->out + s * p->pairs;
         for (size_t f = 0; f < H; f++)
             for (size_t k = 0; k < K; k++)
                 turned[k * stride + f] = y[f * K + k];
+        real *to = products;
         for (size_t i = 0; i < F; i++)
             for (size_t j = p->own ? i + 1 : 0; j < H; j += WIDTH) {
                 real sum[WIDTH] = {0};
-                size_t width = MIN((size_t)WIDTH, H - j);
                 for (size_t k = 0; k < K; k++)
 #pragma omp simd
                     for (size_t q = 0; q < WIDTH; q++)
                         sum[q] += x[i * K + k] * turned[k * stride + j + q];
-                memcpy(out, sum, sizeof(real) * width);
-                out += width;
+                memcpy(to, sum, sizeof sum); /* what is too much is written over */
+                to += MIN((size_t)WIDTH, H - j);
             }
+        memcpy(p->out + s * p->pairs, products, sizeof(real) * p->pairs);
     }
 }
 
@@ -102,7 +102,7 @@ int KERNEL(inner_forward)(mr_tape *t, node *n)
     if (node_shape(n, 2, (const int32_t[]){x->dim[0], (int32_t)pairs}) || node_data(t, n))
         return -1;
     inner p = inner_of(t, n);
-    return inner_run(t, &p, inner_samples, p.k * stride_of(&p));
+    return inner_run(t, &p, inner_samples, p.k * stride_of(&p) + p.pairs + WIDTH);
 }
 
 /* to_i += sum_j g_ij v_j, over a block of the vectors. */
@@ -115,24 +115,31 @@ typedef struct product {
     int add;
 } product;
 
-static INLINE void product_block(const product *p, size_t i, uint32_t k0, uint32_t width,
-                                 int valued)
+/* Of `rows` of them, up to ROWS, so that one sum need not wait for the last. */
+static INLINE void product_block(const product *p, size_t i, uint32_t k0, uint32_t width, int rows)
 {
-    (void)valued;
-    real sum[POOL_BLOCK] = {0};
-    for (size_t j = 0; j < p->vectors; j++)
+    real sum[ROWS][POOL_BLOCK] = {{0}};
+    for (size_t j = 0; j < p->vectors; j++) {
+        const real *v = p->v + j * p->k + k0, *g = p->g + i * p->i_step + j * p->j_step;
+        for (int r = 0; r < rows; r++)
 #pragma omp simd
+            for (size_t q = 0; q < width; q++)
+                sum[r][q] += g[(size_t)r * p->i_step] * v[q];
+    }
+    for (int r = 0; r < rows; r++) {
+        real *to = p->to + (i + (size_t)r) * p->k + k0;
         for (size_t q = 0; q < width; q++)
-            sum[q] += p->g[i * p->i_step + j * p->j_step] * p->v[j * p->k + k0 + q];
-    real *to = p->to + i * p->k + k0;
-    for (size_t q = 0; q < width; q++)
-        to[q] = p->add ? to[q] + sum[q] : sum[q];
+            to[q] = p->add ? to[q] + sum[r][q] : sum[r][q];
+    }
 }
 
 static void product_rows(product p, size_t rows)
 {
-    for (size_t i = 0; i < rows; i++)
-        POOL_WIDTHS((uint32_t)p.k, product_block, &p, i, k0, 0);
+    size_t i = 0;
+    for (; i + ROWS <= rows; i += ROWS)
+        POOL_WIDTHS((uint32_t)p.k, product_block, &p, i, k0, ROWS);
+    for (; i < rows; i++)
+        POOL_WIDTHS((uint32_t)p.k, product_block, &p, i, k0, 1);
 }
 
 static void inner_back_samples(void *context, size_t piece)

@@ -44,7 +44,7 @@ end
 ---@param r Param|Tensor
 ---@return Tensor
 function interactions.fwfm(x, r)
-  return interactions.inner_products(x):matmul(r:reshape(-1, 1))
+  return layers.affine(interactions.inner_products(x), r:reshape(-1, 1))
 end
 
 local known, whole = check.options, check.width
@@ -68,9 +68,9 @@ local CROSS = { kind = true, rank = true, init = true, optim = true }
 ---@param count integer layers
 ---@param options? CrossOptions
 ---@return fun(x: Tensor): Tensor
-function interactions.cross(m, name, d, count, options)
+function interactions.cross_network(m, name, d, count, options)
   local o = options or {}
-  local subject = ("cross %q"):format(tostring(name))
+  local subject = ("cross_network %q"):format(tostring(name))
   known(subject, o, CROSS)
   whole(subject, "d", d)
   whole(subject, "the number of layers", count)
