@@ -266,6 +266,9 @@ typedef struct mr_optim {
     double fade;         /* Adagrad: sum = max(init, fade sum) */
     double momentum;     /* SGD, RMSprop */
     double decay;        /* AdamW, AMSGrad, Lion: w -= lr decay w, on touch */
+    /* Of a table's column: by l2, or by decay, the rows that are in no batch shrink in each step too. They
+     * do so when they are looked up next: the last idle_steps of those steps are replayed then. */
+    int32_t l2_table, decay_table, idle_steps;
 } mr_optim;
 
 /* A fresh weight, as a pure function of (seed, table, column, key, coordinate). */
@@ -359,14 +362,25 @@ void mr_table_ahead_drop(mr_table *t);
  * from 1. Returns the number of rows updated, or -1 when one was not finite (then none is). */
 int mr_table_push(mr_table *t, uint64_t step);
 
+/* Of the gradients since the last push, after the last backward pass: squares holds every coordinate of
+ * their sums by row within -value .. value (0: as it is) and returns the sum of their squares, of the rows
+ * that will be updated, or -1 when one was not finite; scale multiplies them all. */
+double mr_table_squares(mr_table *t, double value);
+void mr_table_scale(mr_table *t, double factor);
+
 /* Forgets the lookups and gradients since the last push. */
 void mr_table_drop(mr_table *t);
+
+/* The learning rates of column c by step, which idle rows are replayed by, as bytes for the store; len 0:
+ * the column has no need of them. Owned by the table, until its next push. load takes them back. */
+const void *mr_table_rates(const mr_table *t, int c, size_t *len);
+int mr_table_rates_load(mr_table *t, int c, const void *bytes, size_t len);
 
 /* Empties the cache, before the rows of another state are read. */
 void mr_table_clear(mr_table *t);
 
-/* Reads the row of a key: weights [dim] of column c as they are, or fresh ones, then its
- * optimizer state. Returns its update count, 0 for a key without a row. out holds
+/* Reads the row of a key: weights [dim] of column c as a lookup would see them, or fresh ones, then
+ * its optimizer state. Returns its update count, 0 for a key without a row. out holds
  * mr_table_state(t, c) floats. */
 double mr_table_peek(mr_table *t, int c, uint64_t key, float *out);
 
@@ -558,6 +572,9 @@ mr_optim *mr_param_optim(mr_param *p);
 
 /* One optimizer step by the gradient of the backward passes since the last one, if any. */
 int mr_param_step(mr_param *p, uint64_t step);
+/* Of that gradient, as those of a table. */
+double mr_param_squares(mr_param *p, double value);
+void mr_param_scale(mr_param *p, double factor);
 /* Drops that gradient. */
 void mr_param_zero(mr_param *p);
 

@@ -88,6 +88,10 @@ int optimizer_check(const mr_optim *o, const char *subject)
         return fail("%s: fade_every is %d, expected a whole number from 0", subject, o->fade_every);
     if (o->nesterov && o->momentum == 0)
         return fail("%s: nesterov looks ahead along the momentum, which is 0", subject);
+    if ((o->l2_table || o->decay_table) && !(o->idle_steps >= 1 && o->idle_steps <= 1 << 20))
+        return fail("%s: idle_steps is %d, expected 1 to %d", subject, o->idle_steps, 1 << 20);
+    if (o->kind == MR_FTRL && o->l2_table)
+        return fail("%s: FTRL keeps its l2 within the weights; it has none by table", subject);
     if (o->kind == MR_FTRL && !(o->lr > 0))
         return fail("%s: lr of FTRL is %g, expected more than 0", subject, o->lr);
     return 0;

@@ -29,6 +29,10 @@ optimizer_rule *optimizer_of(const mr_optim *o);
 /* -1 after fail() if a setting is out of range; `subject` starts the message. */
 int optimizer_check(const mr_optim *o, const char *subject);
 
+/* clip.c: g *= scale; then, if value is not 0, each is held within -value .. value. Returns the sum of
+ * their squares. */
+double gradient_squares(float *g, size_t n, float scale, float value);
+
 /* The rules, by mr_optim_kind: one such table for each instruction set (kernel.h). */
 typedef struct optimizer_rules {
     optimizer_rule *rule[MR_CENTERED_RMSPROP + 1];

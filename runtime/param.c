@@ -37,6 +37,8 @@ struct mr_param {
     size_t count;
     float *weight, *state; /* inside bytes */
     float *grad;           /* [count], or NULL until the first */
+    float scale;           /* that it is to be multiplied by */
+    double *squares;       /* [blocks], or NULL until asked for */
     int has_grad;
     int trainable;
     mr_optim optim;
@@ -57,6 +59,17 @@ static size_t unit(const mr_param *p)
 static size_t units_together(const mr_param *p)
 {
     return MAX((size_t)1, BLOCK / unit(p));
+}
+
+/* Pieces of a gradient. */
+static size_t blocks(const mr_param *p)
+{
+    return (p->count + BLOCK - 1) / BLOCK;
+}
+
+static size_t block_len(const mr_param *p, size_t i)
+{
+    return MIN((size_t)BLOCK, p->count - i * BLOCK);
 }
 
 static size_t units(const mr_param *p)
@@ -132,6 +145,7 @@ void mr_param_free(mr_param *p)
     if (!p)
         return;
     memory_free(p->grad);
+    memory_free(p->squares);
     memory_free(p->bytes);
     memory_free(p->name);
     memory_free(p);
@@ -152,6 +166,8 @@ float *param_grad(mr_param *p, int *add)
     if (!p->grad)
         p->grad = memory_new(sizeof *p->grad * p->count);
     *add = p->has_grad;
+    if (!p->has_grad)
+        p->scale = 1;
     p->has_grad = p->grad != NULL;
     return p->grad;
 }
@@ -189,23 +205,66 @@ static void step_piece(void *context, size_t piece)
     stepping *s = context;
     mr_param *p = s->p;
     size_t together = units_together(p), end = MIN(units(p), (piece + 1) * together);
+    size_t begin = piece * together * unit(p), len = MIN(together * unit(p), p->count - begin);
+    if (p->scale != 1)
+        gradient_squares(p->grad + begin, len, p->scale, 0);
     for (size_t i = piece * together; i < end; i++) {
         size_t at = i * unit(p);
         s->rule(&p->optim, s->t, unit_len(p, i), p->grad + at, p->weight + at, unit_state(p, i));
     }
 }
 
+static int gradient_finite(mr_param *p)
+{
+    float zero = 0; /* 0 x is 0 unless x is not finite; the sum stays NaN then */
+    for (size_t i = 0; i < p->count; i++)
+        zero += 0 * p->grad[i];
+    if (zero == 0)
+        return 0;
+    mr_param_zero(p);
+    return fail("param %s: its gradient is not finite", p->name);
+}
+
+typedef struct summing {
+    mr_param *p;
+    float value;
+} summing;
+
+static void square_block(void *context, size_t i)
+{
+    const summing *s = context;
+    mr_param *p = s->p;
+    p->squares[i] = gradient_squares(p->grad + i * BLOCK, block_len(p, i), p->scale, s->value);
+}
+
+double mr_param_squares(mr_param *p, double value)
+{
+    if (!p->has_grad || !p->trainable)
+        return 0;
+    if (gradient_finite(p))
+        return -1;
+    if (!p->squares && !(p->squares = memory_new(blocks(p) * sizeof *p->squares)))
+        return -1;
+    summing s = {p, (float)value};
+    parallel(blocks(p), square_block, &s);
+    double sum = 0;
+    for (size_t i = 0; i < blocks(p); i++)
+        sum += p->squares[i];
+    p->scale = 1;
+    return sum;
+}
+
+void mr_param_scale(mr_param *p, double factor)
+{
+    p->scale *= (float)factor;
+}
+
 int mr_param_step(mr_param *p, uint64_t step)
 {
     if (!p->has_grad || !p->trainable)
         return 0;
-    float zero = 0; /* 0 x is 0 unless x is not finite; the sum stays NaN then */
-    for (size_t i = 0; i < p->count; i++)
-        zero += 0 * p->grad[i];
-    if (zero != 0) {
-        mr_param_zero(p);
-        return fail("param %s: its gradient is not finite", p->name);
-    }
+    if (gradient_finite(p))
+        return -1;
     stepping s = {p, optimizer_of(&p->optim), step};
     size_t together = units_together(p);
     parallel((units(p) + together - 1) / together, step_piece, &s);

@@ -1,6 +1,6 @@
 --- The library, as users see it: `local mr = require "moonrock"`.
-local export = require "moonrock.export"
 local attention = require "moonrock.attention"
+local export = require "moonrock.export"
 local gates = require "moonrock.gates"
 local losses = require "moonrock.losses"
 local interactions = require "moonrock.interactions"
@@ -41,13 +41,11 @@ local mr = {
   operation = tape.operation,
 }
 
-for name, layer in pairs(layers) do mr[name] = layer end
-for name, part in pairs(interactions) do mr[name] = part end
-for name, layer in pairs(attention) do mr[name] = layer end
-for name, layer in pairs(gates) do mr[name] = layer end
-for name, loss in pairs(losses) do mr[name] = loss end
-for name, part in pairs(schema) do
-  if mr[name] == nil then mr[name] = part end
+for _, part in ipairs { layers, interactions, attention, gates, losses, schema } do
+  for name, value in pairs(part) do
+    assert(mr[name] == nil, name) -- of two such names users would see one
+    mr[name] = value
+  end
 end
 
 return mr

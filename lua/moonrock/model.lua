@@ -3,6 +3,7 @@
 local ffi = require "ffi"
 local json = require "dkjson"
 local C = require "moonrock.ffi"
+local clip = require "moonrock.clip"
 local err = require "moonrock.error"
 local layout = require "moonrock.layout"
 local optim = require "moonrock.optim"
@@ -25,8 +26,8 @@ local OWN = { store = true, schema = true, seed = true, threads = true, memory =
   read_only = true, commit_every = true, commit_seconds = true, data = true, on_notice = true,
   follow = true, allow_drop = true, clock = true, cold = true, detached = true }
 
--- Options of the model's tables, which a store keeps.
-local ROW_OPTIONS = { "ttl", "admit", "max_rows" }
+-- Options of the model's tables and steps, which a store keeps.
+local ROW_OPTIONS = { "ttl", "admit", "max_rows", unpack(clip.names) }
 
 local SEED = 42
 local COMMIT_SECONDS = 30
@@ -91,7 +92,8 @@ end
 
 --- Makes the model: opens its store, or keeps it in memory without one.
 ---@param options table|nil store, schema, seed, threads, read_only, follow, commit_seconds, commit_every,
---- lr, optim, schedule (of the learning rate; see moonrock.schedule), and the model's own
+--- lr, optim, schedule (of the learning rate; see moonrock.schedule), clip_norm, clip_each, clip_value (see
+--- moonrock.clip), and the model's own
 ---@return table model
 function Definition:__call(options)
   options = options or {}
@@ -144,6 +146,7 @@ function Definition:__call(options)
         type(m.forward))
     end
     m.limits = shrink.limits(m)
+    m.clip = clip.of("model " .. self.name, opt)
     m.train_tape = tape.new { seed = m.seed }
     m.eval_tape = tape.new { seed = m.seed }
     local floor, limit = C.mr_memory_floor(), C.mr_memory_limit()
@@ -173,7 +176,7 @@ end
 --- Declares a table; see moonrock.table.
 ---@param name string
 ---@param columns table
----@param options table|nil ttl, admission, max_rows, shrink_every
+---@param options table|nil ttl, admission, max_rows, shrink_every, clip_each
 ---@return table
 function Model:table(name, columns, options)
   take_name(self, "table", name)
@@ -199,13 +202,13 @@ end
 --- Declares a dense weight; see moonrock.param.
 ---@param name string
 ---@param shape integer[]
----@param options table|nil init, optim, trainable
+---@param options table|nil init, optim, trainable, clip_each
 ---@return table
 function Model:param(name, shape, options)
   take_name(self, "param", name)
   options = options or {}
   local p = Param.new(name, self.seed, shape, { init = options.init, trainable = options.trainable,
-    optim = options.optim or self.opt.dense_optim or self.default_optim })
+    optim = options.optim or self.opt.dense_optim or self.default_optim, clip_each = options.clip_each })
   self.params[#self.params + 1] = p
   return p
 end
@@ -263,6 +266,7 @@ function Model:load()
   for _, t in ipairs(self.tables) do
     C.mr_table_clear(t.c)
     self.store:load(t, self.cold)
+    t:load_rates(self.store)
   end
   for _, p in ipairs(self.params) do
     local bytes = not (self.dropped and self.dropped.params[p.name]) and self.store:get("param/" .. p.name)
@@ -342,6 +346,7 @@ function Model:step()
   if self.broken then err.raise("model %s: it stopped: %s", self.name, self.broken) end
   local step = self.step_number + 1
   if self.schedule then apply_lr(self, self.lr_factor * self.schedule.at(self.step_number)) end
+  if not clip.apply(self) then give_up(self, ffi.string(C.mr_error())) end
   for i = 1, #self.tables do
     if C.mr_table_push(self.tables[i].c, step) < 0 then give_up(self, ffi.string(C.mr_error())) end
   end
@@ -407,13 +412,17 @@ local function prepare_commit(self)
     if self.dropped then
       for _, t in ipairs(self.dropped.tables) do
         store:drop_table(t.name, t.id)
+        for _, c in ipairs(t.layouts[#t.layouts]) do store:remove(("rates/%s/%s"):format(t.name, c.name)) end
         self.dropped_ids = self.dropped_ids or {}
         self.dropped_ids[#self.dropped_ids + 1] = t.id
       end
       for name in pairs(self.dropped.params) do store:remove("param/" .. name) end
       description = describe(self)
     end
-    for _, t in ipairs(self.tables) do store:put_table(t) end
+    for _, t in ipairs(self.tables) do
+      store:put_table(t)
+      t:save_rates(store)
+    end
     for _, p in ipairs(self.params) do
       store:put("param/" .. p.name, C.mr_param_bytes(p.c), tonumber(C.mr_param_len(p.c)))
     end

@@ -27,6 +27,16 @@ local RULES = {
   ftrl = { kind = C.MR_FTRL, lr = 0.1, l1 = 0, l2 = 0, group = 0, beta = 1 },
 }
 
+-- Where l2 and decay work: "touched": on the rows of the batch; "table": on every row in each step.
+for rule, settings in pairs(RULES) do
+  if settings.l2 and rule ~= "ftrl" then settings.l2_scope, settings.idle_steps = "touched", 1000 end
+  if settings.decay then settings.decay_scope, settings.idle_steps = "touched", 1000 end
+end
+
+local WORDS = { bias_correction = { row = 0, global = 1 }, l2_scope = { touched = 0, table = 1 },
+  decay_scope = { touched = 0, table = 1 } }
+local FIELDS = { bias_correction = "global_step", l2_scope = "l2_table", decay_scope = "decay_table" }
+
 local Optim = {}
 Optim.__index = Optim
 
@@ -44,10 +54,23 @@ local function names(of) return table.concat(sorted(of), ", ") end
 optim.rules = sorted(RULES)
 
 --- An optimizer by name.
+---
+--- `l2_scope = "table"` (tables only; not for ftrl) adds l2/2 ||W||^2 over the whole table to every batch's
+--- loss, as reference runs of the literature do, instead of over the batch's rows: every row that was
+--- ever trained gets the gradient l2 w in each step. A row pays for the steps that it idled when it is
+--- looked up next: sgd without momentum in closed form, w *= prod_i (1 - lr_i l2), all others by the last
+--- `idle_steps` (1000) of them in full, each an update that counts; what is beyond those is left out,
+--- which is an approximation. Learning rates are those of the steps. Scoring, serving and `peek` see the
+--- weights as they are by now and write nothing; exports and shrinking see rows as their last update
+--- left them. A key without a row owes nothing.
+---
+--- `decay_scope = "table"` does the same for adamw's decay: w *= prod_i (1 - lr_i decay) over the steps
+--- that a row idled, exactly (Loshchilov and Hutter, 2019, on every weight in each step).
 ---@param rule string sgd, adagrad, row_adagrad, adam, adamw, amsgrad, lion, rmsprop,
 --- centered_rmsprop or ftrl
 ---@param settings table|nil lr, l1, l2, group, momentum, nesterov, beta, beta1, beta2, eps, init, fade,
---- fade_every, decay, and bias_correction = "row" | "global"; those that the rule has
+--- fade_every, decay, and bias_correction = "row" | "global", l2_scope and decay_scope = "touched" |
+--- "table", idle_steps; those that the rule has
 ---@return table
 function optim.new(rule, settings)
   local defaults = RULES[rule]
@@ -64,8 +87,8 @@ function optim.new(rule, settings)
       err.raise("optimizer %s: %s is a %s, expected a %s", rule, name, type(value),
         type(defaults[name]))
     end
-    if name == "bias_correction" and value ~= "row" and value ~= "global" then
-      err.raise('optimizer %s: bias_correction is %q, expected "row" or "global"', rule, value)
+    if WORDS[name] and not WORDS[name][value] then
+      err.raise("optimizer %s: %s is %q, expected one of %s", rule, name, value, names(WORDS[name]))
     end
     if name == "fade_every" and value % 1 ~= 0 then
       err.raise("optimizer %s: fade_every is %g, expected a whole number", rule, value)
@@ -88,8 +111,8 @@ function optim.write(o, to)
   end
   ffi.fill(to, ffi.sizeof("mr_optim"))
   for name, value in pairs(o) do
-    if name == "bias_correction" then
-      to.global_step = value == "global" and 1 or 0
+    if WORDS[name] then
+      to[FIELDS[name]] = WORDS[name][value]
     elseif name ~= "rule" then
       to[name] = value
     end

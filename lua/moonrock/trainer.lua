@@ -1,5 +1,6 @@
 --- Training loops: `fit` (epochs, validation, early stopping, commits), `evaluate`, `predict`.
 local C = require "moonrock.ffi"
+local clip = require "moonrock.clip"
 local err = require "moonrock.error"
 local losses = require "moonrock.losses"
 local metrics = require "moonrock.metrics"
@@ -60,8 +61,8 @@ local DEFAULTS = { epochs = 1, size = 256, shuffle = true, monitor = "auc" }
 
 local OPTIONS = { train = true, valid = true, test = true, epochs = true, size = true,
   shuffle = true, window = true, patience = true, reduce = true, monitor = true, on_event = true,
-  on_batch = true, bad_lines = true, split = true, memory = true,
-  schedule = true }
+  on_batch = true, bad_lines = true, split = true, memory = true, schedule = true, clip_norm = true,
+  clip_each = true, clip_value = true }
 
 -- Whether metric a is better than b.
 local function better(monitor, a, b)
@@ -77,8 +78,8 @@ end
 ---@param options table train, valid, test (parts of the schema or files), epochs, size, shuffle,
 --- window, patience (epochs without a better `monitor`, then the best state is restored), reduce
 --- (factor of the learning rate after each such epoch), schedule (of the learning rate by steps; both
---- multiply), monitor = "auc" | "logloss" | "rmse",
---- on_event(event), on_batch(batch, loss, iterator), bad_lines, split
+--- multiply), monitor = "auc" | "logloss" | "rmse", on_event(event), on_batch(batch, loss, iterator),
+--- bad_lines, split; clip_norm, clip_each and clip_value in the place of the model's (see moonrock.clip)
 ---@return table the result event
 function trainer.fit(model, options)
   local o = {}
@@ -87,6 +88,7 @@ function trainer.fit(model, options)
     if not OPTIONS[name] then err.raise("mr.fit has no option %q", tostring(name)) end
     o[name] = value
   end
+  model.clip = clip.of("mr.fit", o) or model.clip
   if model.loss_name ~= "bce" and o.monitor == "auc" then o.monitor = "rmse" end
   if o.schedule then model:set_schedule(o.schedule) end
   local emit = o.on_event or function() end

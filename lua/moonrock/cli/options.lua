@@ -180,6 +180,8 @@ DECLARE = {
       .. "at each sighting."):argname "N|P":convert(admit)
     p:option("--max-rows", "Rows of a table at most; those updated longest ago go first."):argname "N"
       :convert(count)
+    p:option("--clip-norm", "Gradients of a step are scaled down to this norm, all together."):argname "X"
+      :convert(positive)
     p:flag("--allow-drop", "Go on with a model that lacks tables, columns or weights of the store, and "
       .. "drop these.")
   end,
@@ -247,7 +249,7 @@ function options.of_model(args, schema, recipe)
   local o = { store = args.store, seed = args.seed, threads = args.threads, memory = args.memory,
     lr = args.lr or recipe.lr, optim = args.optim or recipe.optim, commit_every = args.commit_every,
     schema = schema, ttl = args.ttl, admit = args.admit, max_rows = args.max_rows,
-    schedule = args.schedule, allow_drop = args.allow_drop }
+    schedule = args.schedule, clip_norm = args.clip_norm, allow_drop = args.allow_drop }
   for _, pair in ipairs(args.set) do o[pair[1]] = pair[2] end
   for name, default in pairs(recipe.model or {}) do
     if o[name] == nil then o[name] = default end
