@@ -41,10 +41,10 @@ local mr = {
   operation = tape.operation,
 }
 
-for _, part in ipairs { layers, interactions, attention, gates, losses, schema } do
-  for name, value in pairs(part) do
-    assert(mr[name] == nil, name) -- of two such names users would see one
-    mr[name] = value
+for _, parts in ipairs { layers, interactions, attention, gates, losses, schema } do
+  for name, part in pairs(parts) do
+    assert(mr[name] == nil or mr[name] == part, name)
+    mr[name] = part
   end
 end
 

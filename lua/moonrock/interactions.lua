@@ -44,7 +44,7 @@ end
 ---@param r Param|Tensor
 ---@return Tensor
 function interactions.fwfm(x, r)
-  return layers.affine(interactions.inner_products(x), r:reshape(-1, 1))
+  return interactions.inner_products(x):matmul(r:reshape(-1, 1))
 end
 
 local known, whole = check.options, check.width
