@@ -7,7 +7,10 @@ PREFIX ?= /usr/local
 
 # ---- what is built -------------------------------------------------------------------------
 
-B       := build$(if $(SAN),/san)
+# ARCH: of the processor to build for; another one than this machine's gets a folder of its own.
+HOST    := $(shell uname -m)
+ARCH    ?= $(HOST)
+B       := build$(if $(SAN),/san)$(if $(filter-out $(HOST),$(ARCH)),/$(ARCH))
 PROGRAM := $(if $(SAN),$(B)/moonrock,moonrock)
 LIBRARY := $(B)/libmoonrock.so
 
@@ -15,7 +18,7 @@ LIBRARY := $(B)/libmoonrock.so
 KERNELS  := $(wildcard runtime/op_*.c runtime/kernel_*.c)
 SOURCES  := $(filter-out runtime/main.c $(KERNELS),$(wildcard runtime/*.c))
 LUA      := $(wildcard lua/moonrock/*.lua lua/moonrock/*/*.lua models/*.lua datasets/*.lua)
-VARIANTS := base f64 $(if $(filter x86_64,$(shell uname -m)),v3 v4)
+VARIANTS := base f64 $(if $(filter x86_64,$(ARCH)),v3 v4)
 
 FLAGS_f64 := -DMR_F64
 FLAGS_v3  := -march=x86-64-v3
@@ -50,7 +53,7 @@ ALL_LDFLAGS := $(SANITIZE) -Wl,--as-needed $(LDFLAGS)
 
 say = $(if $(V),,@printf '%-5s %s\n' $(1) '$(2)';)
 
-.PHONY: all demo test torture lint bench install clean deps FORCE
+.PHONY: all demo test torture lint bench install clean deps arm64 FORCE
 all: $(PROGRAM) $(LIBRARY)
 
 $(PROGRAM): $(B)/main.o $(OBJECTS) $(B)/files
@@ -100,6 +103,14 @@ $(B)/files: FORCE
 FORCE:
 
 -include $(wildcard $(B)/*.d $(B)/tests/*.d)
+
+# Compiles everything for another processor, but links nothing: its libraries are not here, and of the
+# headers only those of this machine, which are the same but for zlib's configuration.
+.PHONY: objects
+objects: $(B)/main.o $(OBJECTS)
+arm64:
+	@$(MAKE) --no-print-directory ARCH=aarch64 CC=aarch64-linux-gnu-gcc \
+	  INCLUDES='-idirafter /usr/include -idirafter /usr/include/$(HOST)-linux-gnu $(INCLUDES)' objects
 
 # ---- what one does with it -----------------------------------------------------------------
 

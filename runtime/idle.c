@@ -17,11 +17,14 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernel.h"
 #include "table_room.h"
 
 enum { IDLE_PIECE = 512 }; /* uniques */
 
 static float zero[65536]; /* a gradient; never written */
+
+KERNEL_PICK(idle_rules, idle_rules)
 
 int idle_begin(mr_table *t, uint32_t c)
 {
@@ -133,6 +136,29 @@ static double kept_part(const rates *r, double lambda, uint64_t first, uint64_t 
     return part;
 }
 
+/* The updates of some steps, the first of which is number t of the row's. */
+static void replay_some(mr_optim *o, const rates *r, uint64_t step, size_t steps, uint64_t t,
+                        uint32_t dim, float *w)
+{
+    double lr[IDLE_STEPS];
+    size_t at = rates_at(r, step);
+    for (size_t i = 0; i < steps; i++) {
+        while (at + 1 < r->n && r->rate[at + 1].from <= step + i)
+            at++;
+        lr[i] = r->rate[at].lr;
+    }
+    idle_rule *many = o->kind <= MR_ADAMW ? idle_rules_pick()->rule[o->kind] : NULL;
+    if (many) {
+        many(o, t, steps, lr, dim, w, w + dim);
+        return;
+    }
+    optimizer_rule *rule = optimizer_of(o);
+    for (size_t i = 0; i < steps; i++) {
+        o->lr = lr[i];
+        rule(o, t + i, dim, zero, w, w + dim);
+    }
+}
+
 void idle_replay(const mr_table *t, uint32_t c, row *r, uint64_t last, uint64_t through)
 {
     const table_column *column = &t->column[c];
@@ -156,14 +182,10 @@ void idle_replay(const mr_table *t, uint32_t c, row *r, uint64_t last, uint64_t 
         o.decay = 0;
     uint64_t owed = through - first + 1, skipped = owed - MIN(owed, (uint64_t)o.idle_steps);
     uint64_t count = r->count[c] + skipped;
-    optimizer_rule *rule = optimizer_of(&o);
-    size_t at = rates_at(rates, first + skipped);
-    for (uint64_t step = first + skipped; step <= through; step++) {
-        while (at + 1 < rates->n && rates->rate[at + 1].from <= step)
-            at++;
-        o.lr = rates->rate[at].lr;
-        count++;
-        rule(&o, o.global_step ? step : count, dim, zero, w, w + dim);
+    for (uint64_t step = first + skipped; step <= through; step += IDLE_STEPS) {
+        size_t steps = MIN(through - step + 1, (uint64_t)IDLE_STEPS);
+        replay_some(&o, rates, step, steps, o.global_step ? step : count + 1, dim, w);
+        count += steps;
     }
     r->count[c] = (uint32_t)MIN(count, (uint64_t)UINT32_MAX);
 }

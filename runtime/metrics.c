@@ -1,5 +1,11 @@
 /* metrics.c - what a model's predictions are worth: AUC, logloss, accuracy, RMSE, calibration.
  *
+ * Of labels, with p = sigmoid(score): logloss, and over the entropy of the base rate NE (He et al.,
+ * "Practical Lessons from Predicting Clicks on Ads at Facebook", 2014); calibration sum p / sum y; ECE,
+ * the mean over BUCKETS equal ones of p, by weight, of |mean p - mean y|. PR-AUC is the average
+ * precision: the sum over distinct scores, from above, of the positives at one times the precision
+ * down to it, over all positives; no interpolation.
+ *
  * All means are sums in double, in the order in which samples were added, so they do not depend
  * on threads. AUC needs the order of the scores, in one of two forms:
  *
@@ -11,7 +17,9 @@
  *              2^m equal ones in each octave of |z| + 2^-10, over 16 octaves, for either sign.
  *              Samples of one bin are counted as ties, so the result is off by at most
  *                  sum over bins of P_b N_b / (2 P N),
- *              which mr_metrics_read reports. */
+ *              which mr_metrics_read reports; likewise for PR-AUC, where a positive of a bin has at
+ *              best the precision P / (P + N) with the negatives above the bin and the positives
+ *              down to its end, at worst the other way round. */
 #include <float.h>
 #include <math.h>
 #include <string.h>
@@ -19,24 +27,31 @@
 #include "metrics.h"
 
 enum { BINS_MIN = 32, BINS_MAX = 1 << 20, OCTAVES = 16, MANTISSA = 23 };
+enum { BUCKETS = 10 };
 enum { DIGIT_BITS = 11, DIGITS = 1 << DIGIT_BITS, PASSES = 3 };
 
 #define SMALLEST 0x1p-10f /* |z| below this shares its bins with nothing smaller */
 #define LABEL_BIT 0x80000000u
 
+typedef struct bucket {
+    double weight, label, mean; /* weighted sums, as below */
+} bucket;
+
 typedef struct sums {
     double rows;
     double weight;
     double label; /* weighted sums, from here on */
-    double mean;  /* predictions: sigmoid(z), or z in a regression */
+    double mean;  /* predictions, of the link */
     double loss;
     double right;  /* samples on the right side of 1/2 */
     double square; /* (prediction - label)^2 */
+    double off;    /* |prediction - label| */
+    bucket bucket[BUCKETS];
 } sums;
 
 struct mr_metrics {
     sums sum;
-    int regression;
+    int link;                    /* mr_link */
     int bins;                    /* 0: exact */
     int shift;                   /* of the bits of a float, to a bin */
     double *positive, *negative; /* [bins], weights; owned */
@@ -44,7 +59,6 @@ struct mr_metrics {
     size_t samples, room;
     uint64_t *scratch; /* [scratch_room], for sorting */
     size_t scratch_room;
-    uint32_t count[PASSES][DIGITS];
 };
 
 static uint32_t float_bits(float x)
@@ -78,16 +92,18 @@ static int bin_of(const mr_metrics *m, float z)
     return (int)(z < 0 ? half - 1 - i : half + i);
 }
 
-mr_metrics *mr_metrics_new(int regression, int bins)
+mr_metrics *mr_metrics_new(int link, int bins)
 {
+    if (link < MR_LOGIT || link > MR_LOG)
+        return fail_null("metrics: link %d is unknown", link);
     if (bins && (bins < BINS_MIN || bins > BINS_MAX || bins & (bins - 1)))
         return fail_null("metrics: %d bins, expected 0 or a power of two from %d to %d", bins,
                          BINS_MIN, BINS_MAX);
     mr_metrics *m = memory_zero(sizeof *m);
     if (!m)
         return NULL;
-    m->regression = regression;
-    m->bins = regression ? 0 : bins;
+    m->link = link;
+    m->bins = link == MR_LOGIT ? bins : 0;
     if (m->bins) {
         m->shift = MANTISSA;
         for (int n = 2 * OCTAVES; n < bins; n *= 2)
@@ -123,18 +139,18 @@ void mr_metrics_reset(mr_metrics *m)
     }
 }
 
-/* Refuses a batch before anything of it is counted. */
-static int check(const mr_metrics *m, const float *score, const float *label, const float *weight,
-                 int n)
+int metrics_check(int link, const float *score, const float *label, const float *weight, int n)
 {
+    if (!label)
+        return fail("metrics: the data has no label");
     for (int i = 0; i < n; i++) {
         if (isnan(score[i]))
             return fail("metrics: the score of sample %d of %d is not a number", i + 1, n);
-        if (!m->regression && label[i] != 0 && label[i] != 1 && label[i] != -1)
+        if (link == MR_LOGIT && label[i] != 0 && label[i] != 1 && label[i] != -1)
             return fail("metrics: the label of sample %d of %d is %g, expected 0 or 1 "
                         "(or -1 or 1)",
                         i + 1, n, (double)label[i]);
-        if (m->regression && !isfinite(label[i]))
+        if (link != MR_LOGIT && !isfinite(label[i]))
             return fail("metrics: the label of sample %d of %d is not finite", i + 1, n);
         if (weight && !(weight[i] >= 0 && weight[i] <= FLT_MAX))
             return fail("metrics: the weight of sample %d of %d is %g, expected one of at "
@@ -144,11 +160,12 @@ static int check(const mr_metrics *m, const float *score, const float *label, co
     return 0;
 }
 
-static void add_regression(sums *s, double score, double label, double w)
+static void add_value(sums *s, double prediction, double label, double w)
 {
-    s->mean += w * score;
+    s->mean += w * prediction;
     s->label += w * label;
-    s->square += w * (score - label) * (score - label);
+    s->square += w * (prediction - label) * (prediction - label);
+    s->off += w * fabs(prediction - label);
 }
 
 /* With u the logit of the wrong answer, -ln p(right) = ln(1 + e^u) = max(u, 0) + ln(1 + e^-|u|):
@@ -158,42 +175,51 @@ static void add_binary(sums *s, double logit, int positive, double w)
     double u = positive ? -logit : logit;
     double e = exp(-fabs(u));
     double wrong = u > 0 ? 1 / (1 + e) : e / (1 + e); /* 1 - p(right) */
+    double p = positive ? 1 - wrong : wrong;
     s->loss += w * (fmax(u, 0) + log1p(e));
-    s->mean += w * (positive ? 1 - wrong : wrong);
+    s->mean += w * p;
     s->label += positive ? w : 0;
     s->right += (positive ? logit > 0 : logit <= 0) ? w : 0;
     s->square += w * wrong * wrong;
+    s->off += w * wrong;
+    bucket *b = &s->bucket[MIN((int)(p * BUCKETS), BUCKETS - 1)];
+    b->weight += w;
+    b->mean += w * p;
+    b->label += positive ? w : 0;
+}
+
+int metrics_one(mr_metrics *m, float score, float label, float w)
+{
+    int exact = m->link == MR_LOGIT && !m->bins, positive = label > 0;
+    if (exact && memory_reserve((void **)&m->sample, &m->room, m->samples + 1, sizeof *m->sample))
+        return -1;
+    m->sum.rows += 1;
+    m->sum.weight += w;
+    if (m->link != MR_LOGIT) {
+        add_value(&m->sum, m->link == MR_LOG ? exp((double)score) : score, label, w);
+        return 0;
+    }
+    /* A weight of 0 says nothing, not even about a score that is infinite. */
+    if (w > 0)
+        add_binary(&m->sum, score, positive, w);
+    if (exact)
+        m->sample[m->samples++] = (uint64_t)ordered(score) << 32 | (float_bits(w) & ~LABEL_BIT) |
+                                  (positive ? LABEL_BIT : 0);
+    else
+        (positive ? m->positive : m->negative)[bin_of(m, score)] += w;
+    return 0;
 }
 
 int mr_metrics_add(mr_metrics *m, const float *score, const float *label, const float *weight,
                    int n)
 {
-    if (!label)
-        return fail("metrics: the data has no label");
-    if (check(m, score, label, weight, n))
+    if (metrics_check(m->link, score, label, weight, n))
         return -1;
-    int exact = !m->regression && !m->bins;
-    if (exact &&
+    if (m->link == MR_LOGIT && !m->bins && /* all or nothing */
         memory_reserve((void **)&m->sample, &m->room, m->samples + (size_t)n, sizeof *m->sample))
         return -1;
-    for (int i = 0; i < n; i++) {
-        float w = weight ? weight[i] : 1;
-        m->sum.rows += 1;
-        m->sum.weight += w;
-        if (m->regression) {
-            add_regression(&m->sum, score[i], label[i], w);
-            continue;
-        }
-        int positive = label[i] > 0;
-        /* A weight of 0 says nothing, not even about a score that is infinite. */
-        if (w > 0)
-            add_binary(&m->sum, score[i], positive, w);
-        if (exact)
-            m->sample[m->samples++] = (uint64_t)ordered(score[i]) << 32 |
-                                      (float_bits(w) & ~LABEL_BIT) | (positive ? LABEL_BIT : 0);
-        else
-            (positive ? m->positive : m->negative)[bin_of(m, score[i])] += w;
-    }
+    for (int i = 0; i < n; i++)
+        metrics_one(m, score[i], label[i], weight ? weight[i] : 1);
     return 0;
 }
 
@@ -208,12 +234,12 @@ static int sort(mr_metrics *m)
     size_t n = m->samples;
     if (memory_reserve((void **)&m->scratch, &m->scratch_room, n, sizeof *m->scratch))
         return -1;
-    memset(m->count, 0, sizeof m->count);
+    uint32_t count[PASSES][DIGITS] = {0};
     for (size_t i = 0; i < n; i++)
         for (int p = 0; p < PASSES; p++)
-            m->count[p][m->sample[i] >> (32 + p * DIGIT_BITS) & (DIGITS - 1)]++;
+            count[p][m->sample[i] >> (32 + p * DIGIT_BITS) & (DIGITS - 1)]++;
     for (int p = 0; p < PASSES; p++) {
-        uint32_t *at = m->count[p], total = 0;
+        uint32_t *at = count[p], total = 0;
         int shift = 32 + p * DIGIT_BITS;
         for (int d = 0; d < DIGITS; d++) {
             uint32_t c = at[d];
@@ -232,37 +258,56 @@ static int sort(mr_metrics *m)
     return 0;
 }
 
-/* The area, when groups of equal scores come in ascending order: each positive beats the
- * negatives below it, and half of those beside it. */
-typedef struct area {
-    double below; /* weight of the negatives so far */
-    double positive;
-    double won;
-    double tied;
-} area;
+/* The curves, when groups of equal scores come from above: each negative is beaten by the positives
+ * above it, and half by those beside it. */
+typedef struct curve {
+    double positive, negative; /* weights so far */
+    double won, tied;          /* of pairs */
+    double precision;          /* sum over positives */
+    double off;                /* at most, of precision, if a group is a bin */
+} curve;
 
-static void area_add(area *a, double positive, double negative)
+static void curve_add(curve *c, double positive, double negative)
 {
-    a->won += positive * a->below;
-    a->tied += positive * negative;
-    a->below += negative;
-    a->positive += positive;
+    double p = c->positive + positive, n = c->negative + negative;
+    c->won += negative * c->positive;
+    c->tied += positive * negative;
+    if (positive > 0) {
+        double here = p / (p + n), best = p / (p + c->negative);
+        double worst = c->positive + n > 0 ? c->positive / (c->positive + n) : here;
+        c->precision += positive * here;
+        c->off += positive * fmax(best - here, here - worst);
+    }
+    c->positive = p;
+    c->negative = n;
 }
 
-static area area_exact(const mr_metrics *m)
+static curve curve_exact(const mr_metrics *m)
 {
-    area a = {0};
-    for (size_t i = 0; i < m->samples;) {
-        uint32_t score = (uint32_t)(m->sample[i] >> 32);
+    curve c = {0};
+    for (size_t i = m->samples; i > 0;) {
+        uint32_t score = (uint32_t)(m->sample[i - 1] >> 32);
         double positive = 0, negative = 0;
-        for (; i < m->samples && (uint32_t)(m->sample[i] >> 32) == score; i++) {
-            uint32_t low = (uint32_t)m->sample[i];
+        for (; i > 0 && (uint32_t)(m->sample[i - 1] >> 32) == score; i--) {
+            uint32_t low = (uint32_t)m->sample[i - 1];
             double w = (double)float_of(low & ~LABEL_BIT);
             *(low & LABEL_BIT ? &positive : &negative) += w;
         }
-        area_add(&a, positive, negative);
+        curve_add(&c, positive, negative);
     }
-    return a;
+    return c;
+}
+
+static void read_labels(const sums *s, double w, mr_score *out)
+{
+    double rate = s->label / w, gap = 0;
+    out->logloss = s->loss / w;
+    out->accuracy = s->right / w;
+    if (rate > 0 && rate < 1)
+        out->ne = out->logloss / -(rate * log(rate) + (1 - rate) * log1p(-rate));
+    for (int b = 0; b < BUCKETS; b++)
+        gap += fabs(s->bucket[b].mean - s->bucket[b].label);
+    out->ece = gap / w;
 }
 
 int mr_metrics_read(mr_metrics *m, mr_score *out)
@@ -275,30 +320,53 @@ int mr_metrics_read(mr_metrics *m, mr_score *out)
         .label = s->label / w,
         .prediction = s->mean / w,
         .rmse = sqrt(s->square / w),
-        .logloss = m->regression ? NAN : s->loss / w,
-        .accuracy = m->regression ? NAN : s->right / w,
+        .mae = s->off / w,
+        .calibration = s->label != 0 ? s->mean / s->label : NAN,
+        .logloss = NAN,
+        .accuracy = NAN,
         .auc = NAN,
         .auc_error = NAN,
+        .pr_auc = NAN,
+        .pr_auc_error = NAN,
+        .ne = NAN,
+        .ece = NAN,
     };
-    if (m->regression)
+    if (m->link != MR_LOGIT)
         return 0;
-    area a = {0};
+    read_labels(s, w, out);
+    curve c = {0};
     if (m->bins) {
-        for (int b = 0; b < m->bins; b++)
-            area_add(&a, m->positive[b], m->negative[b]);
+        for (int b = m->bins - 1; b >= 0; b--)
+            curve_add(&c, m->positive[b], m->negative[b]);
     } else {
         if (m->samples > UINT32_MAX)
             return fail("metrics: %zu samples are too many for an exact AUC; use bins", m->samples);
         if (sort(m))
             return -1;
-        a = area_exact(m);
+        c = curve_exact(m);
     }
-    double pairs = a.positive * a.below;
+    double pairs = c.positive * c.negative;
     if (pairs > 0) {
-        out->auc = (a.won + a.tied / 2) / pairs;
-        out->auc_error = m->bins ? a.tied / 2 / pairs : 0;
+        out->auc = (c.won + c.tied / 2) / pairs;
+        out->auc_error = m->bins ? c.tied / 2 / pairs : 0;
+    }
+    if (c.positive > 0) {
+        out->pr_auc = c.precision / c.positive;
+        out->pr_auc_error = m->bins ? c.off / c.positive : 0;
     }
     return 0;
+}
+
+int mr_metrics_bucket(const mr_metrics *m, int i, double *weight, double *prediction, double *label)
+{
+    if (m->link != MR_LOGIT || i < 0 || i >= BUCKETS)
+        return 0;
+    const bucket *b = &m->sum.bucket[i];
+    double w = b->weight > 0 ? b->weight : NAN;
+    *weight = b->weight;
+    *prediction = b->mean / w;
+    *label = b->label / w;
+    return 1;
 }
 
 typedef struct saved_bin {

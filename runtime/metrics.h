@@ -1,8 +1,13 @@
-/* metrics.h - the state of an accumulator as bytes, for the watch that commits it. */
+/* metrics.h - an accumulator sample by sample, and its state as bytes, for the watch that commits it. */
 #ifndef MR_METRICS_H
 #define MR_METRICS_H
 
 #include "base.h"
+
+/* Refuses what is no score, label or weight. Samples that passed are added one by one; -1 only when
+ * memory is out. */
+int metrics_check(int link, const float *score, const float *label, const float *weight, int n);
+int metrics_one(mr_metrics *m, float score, float label, float weight);
 
 /* Largest number of bytes that metrics_save() may write for m, and the number it wrote. Only a
  * streaming accumulator is saved: sums, then the bins that are not empty. */

@@ -101,6 +101,9 @@ typedef struct mr_batch {
                                 with a NaN for label; or NULL: there are none */
 } mr_batch;
 
+/* The key of each sample in a field, from 0: of its first entry there, 0 where it has none. */
+int mr_batch_keys(const mr_batch *batch, int field, uint64_t *keys);
+
 /* ---- data: schemas ----------------------------------------------------------------- */
 
 typedef enum mr_field_kind {
@@ -247,7 +250,8 @@ typedef enum mr_optim_kind {
     MR_AMSGRAD,
     MR_LION,
     MR_RMSPROP,
-    MR_CENTERED_RMSPROP
+    MR_CENTERED_RMSPROP,
+    MR_USER = 256 /* and above: the caller updates; the number says by which rule */
 } mr_optim_kind;
 
 typedef struct mr_optim {
@@ -269,6 +273,7 @@ typedef struct mr_optim {
     /* Of a table's column: by l2, or by decay, the rows that are in no batch shrink in each step too. They
      * do so when they are looked up next: the last idle_steps of those steps are replayed then. */
     int32_t l2_table, decay_table, idle_steps;
+    int32_t vectors; /* MR_USER: floats of state for each weight, 0 to 8; they start at init */
 } mr_optim;
 
 /* A fresh weight, as a pure function of (seed, table, column, key, coordinate). */
@@ -361,6 +366,12 @@ void mr_table_ahead_drop(mr_table *t);
  * are summed in the order of lookups and samples. `step` is the model's step that this makes,
  * from 1. Returns the number of rows updated, or -1 when one was not finite (then none is). */
 int mr_table_push(mr_table *t, uint64_t step);
+
+/* After a push: hands out the rows of a column c of MR_USER, one a call: w [dim], its gradient g and the state
+ * [vectors of dim] are copied; the next call puts w and state back. Returns the number of the row's update,
+ * from 1; 0 after the last. A push of a table with such columns forgets its lookups and gradients only by
+ * mr_table_drop. */
+double mr_table_updated(mr_table *t, int c, float *w, float *g, float *state);
 
 /* Of the gradients since the last push, after the last backward pass: squares holds every coordinate of
  * their sums by row within -value .. value (0: as it is) and returns the sum of their squares, of the rows
@@ -570,8 +581,11 @@ void mr_param_free(mr_param *p);
 float *mr_param_data(mr_param *p); /* owned by the param */
 mr_optim *mr_param_optim(mr_param *p);
 
-/* One optimizer step by the gradient of the backward passes since the last one, if any. */
+/* One optimizer step by the gradient of the backward passes since the last one, if any. If there was, an
+ * MR_USER is then the caller's: updated hands out piece i, for i from 0 on, of up to 16384 weights as
+ * mr_table_updated does a row, and returns its weights, 0 after the last. */
 int mr_param_step(mr_param *p, uint64_t step);
+int mr_param_updated(mr_param *p, int i, float *w, float *g, float *state);
 /* Of that gradient, as those of a table. */
 double mr_param_squares(mr_param *p, double value);
 void mr_param_scale(mr_param *p, double factor);
@@ -735,10 +749,45 @@ int mr_tape_softmax(mr_tape *t, int a, int mask);
 int mr_tape_sum(mr_tape *t, int a);
 int mr_tape_mean(mr_tape *t, int a);
 
-/* Mean over n of w_s (max(z, 0) - z y + ln(1 + exp(-|z|))), z logits [n] or [n, 1], labels y from
- * 0 to 1, sample weights w or -1 for 1: [1]. */
-int mr_tape_bce(mr_tape *t, int logits, int labels, int weights);
-int mr_tape_mse(mr_tape *t, int a, int labels, int weights); /* mean of w_s (a - y)^2 */
+/* Losses, [1]: means over the n samples of w_s times the loss of the sample; sample weights w [n]
+ * or -1 for 1. Formulas: runtime/op_loss.c. Those of scores [n] or [n, 1] and labels: */
+typedef enum mr_loss {
+    MR_BCE,      /* of logits, labels 0 to 1; a: weight of positives, b: label smoothing */
+    MR_MSE,      /* (score - label)^2 */
+    MR_MAE,      /* |score - label| */
+    MR_HUBER,    /* a: where it becomes linear */
+    MR_HINGE,    /* labels 0 or 1, or -1 or 1 */
+    MR_POISSON,  /* of ln(mean), labels from 0 */
+    MR_QUANTILE, /* a: the quantile, between 0 and 1 */
+    MR_BPR       /* of the scores of positives and (labels) of negatives */
+} mr_loss;
+int mr_tape_loss(mr_tape *t, int kind, int scores, int labels, int weights, double a, double b);
+
+/* -sum_j y_j ln softmax(z)_j: logits [n, c], labels [n] from 0 to c - 1, or probabilities [n, c];
+ * smoothing e: (1 - e) y + e / c. */
+int mr_tape_cross_entropy(mr_tape *t, int logits, int labels, int weights, double smoothing);
+
+/* Within groups, samples whose number in `groups` [n] (-1: all are one) is equal. Pairwise: the mean
+ * of w_i w_j ln(1 + exp(-(a_i - a_j))) over pairs with y_i > y_j. Listwise: the mean over groups with
+ * a label above 0 of -sum_i w_i y_i ln softmax(a)_i / sum_i y_i, labels from 0. */
+int mr_tape_pairwise(mr_tape *t, int scores, int labels, int groups, int weights);
+int mr_tape_listwise(mr_tape *t, int scores, int labels, int groups, int weights);
+
+/* Softmax over the items of the batch: the mean over n of w_i y_i (ln sum_j exp(s_ij) - s_ii), s_ij
+ * = u_i v_j / temperature - log_q_j, u, v [n, d], over j = i and those whose number in `ids` is
+ * another. labels, weights, log_q, ids [n], or -1: 1, 1, 0, all are different. */
+int mr_tape_in_batch(mr_tape *t, int users, int items, int labels, int weights, int log_q, int ids,
+                     double temperature);
+
+/* a / |a|, row by row of the last axis; 0 stays 0. */
+int mr_tape_l2_normalize(mr_tape *t, int a);
+
+/* Constant, [n]: equal numbers for samples whose key in a field is equal. */
+int mr_tape_keys(mr_tape *t, const mr_batch *batch, int field);
+
+/* Constant, [n]: ln of how likely a batch is to hold the key of each sample, from the steps between
+ * the batches that did; learned at `rate` while the tape trains, in seen [2, buckets]. */
+int mr_tape_frequency(mr_tape *t, const mr_batch *batch, int field, mr_param *seen, double rate);
 
 /* Adds the gradients of node `from` [1] to those of params, lookups and leaves. Refuses a loss
  * that is not finite. When it meets a user's node it returns that number: its gradient is at
@@ -751,26 +800,39 @@ void *mr_tape_user_sink(mr_tape *t, int a, int input);
 
 /* ---- metrics --------------------------------------------------------------------------- */
 
+/* What a score is. */
+typedef enum mr_link {
+    MR_LOGIT,    /* of the probability that the label is 1: prediction sigmoid(score) */
+    MR_IDENTITY, /* a value */
+    MR_LOG       /* the logarithm of one: prediction exp(score) */
+} mr_link;
+
 /* What predictions are worth. NaN where it is not defined: every mean of no samples, the AUC
- * of samples of one class, and logloss, accuracy and AUC of a regression. */
+ * of samples of one class, and what goes by classes where scores are no logits. */
 typedef struct mr_score {
-    double rows;       /* samples */
-    double weight;     /* the sum of their weights; what follows is weighted by them */
-    double label;      /* mean label */
-    double prediction; /* mean prediction: sigmoid(logit), or the score of a regression */
-    double logloss;    /* mean of -y ln p - (1 - y) ln(1 - p) */
-    double accuracy;   /* part on the right side of 1/2 */
-    double rmse;       /* root of the mean of (prediction - label)^2 */
-    double auc;        /* chance that a positive scores above a negative, ties counted half */
-    double auc_error;  /* the exact AUC is within this of auc; 0 for an exact one */
+    double rows;         /* samples */
+    double weight;       /* the sum of their weights; what follows is weighted by them */
+    double label;        /* mean label */
+    double prediction;   /* mean prediction: sigmoid(logit), or the score of a regression */
+    double logloss;      /* mean of -y ln p - (1 - y) ln(1 - p) */
+    double accuracy;     /* part on the right side of 1/2 */
+    double rmse;         /* root of the mean of (prediction - label)^2 */
+    double auc;          /* chance that a positive scores above a negative, ties counted half */
+    double auc_error;    /* the exact AUC is within this of auc; 0 for an exact one */
+    double mae;          /* mean of |prediction - label| */
+    double calibration;  /* sum of predictions / sum of labels */
+    double ne;           /* logloss / the entropy of the mean label */
+    double ece;          /* |mean prediction - mean label| by bucket of the prediction, weighted */
+    double pr_auc;       /* average precision */
+    double pr_auc_error; /* as auc_error */
 } mr_score;
 
 typedef struct mr_metrics mr_metrics;
 
-/* An empty accumulator, of logits and binary labels (0 or 1, or -1 or 1) or of a regression.
+/* An empty accumulator, of logits and binary labels (0 or 1, or -1 or 1) or of values (mr_link).
  * bins 0: exact, 8 bytes a sample, twice that once read. Otherwise a power of two from 32 to
  * 2^20: 16 bytes a bin, whatever the number of samples, and an AUC within auc_error. */
-mr_metrics *mr_metrics_new(int regression, int bins);
+mr_metrics *mr_metrics_new(int link, int bins);
 void mr_metrics_free(mr_metrics *m);
 void mr_metrics_reset(mr_metrics *m);
 
@@ -783,10 +845,51 @@ int mr_metrics_add_batch(mr_metrics *m, const float *score, const mr_batch *batc
 /* The metrics of what was added so far; more may be added later. */
 int mr_metrics_read(mr_metrics *m, mr_score *out);
 
+/* Samples whose probability is in the i-th tenth, from 0: their weight, mean prediction and mean
+ * label. 0 after the last one, or without logits; else 1. */
+int mr_metrics_bucket(const mr_metrics *m, int i, double *weight, double *prediction,
+                      double *label);
+
+/* The same by slices: an accumulator for each key that comes. */
+typedef struct mr_slices mr_slices;
+
+mr_slices *mr_slices_new(int link, int bins);
+void mr_slices_free(mr_slices *s);
+void mr_slices_reset(mr_slices *s);
+int mr_slices_add(mr_slices *s, const uint64_t *keys, const float *score, const float *label,
+                  const float *weight, int n);
+
+/* The i-th slice, from 0, in the order in which keys came first: 1, its key and metrics; 0 after the
+ * last one; or -1. */
+int mr_slices_read(mr_slices *s, int i, uint64_t *key, mr_score *out);
+
+/* What the order of the samples of a group is worth, means over groups; formulas:
+ * runtime/rank_metrics.c. NaN where no group has what it takes. */
+typedef struct mr_ranked {
+    double groups;    /* those with a label above 0, which the others but GAUC are means over */
+    double gauc;      /* sum n_u AUC_u / sum n_u over groups with both labels */
+    double ndcg;      /* at k */
+    double precision; /* at k */
+    double recall;    /* at k */
+    double hit_rate;  /* at k */
+    double map;
+    double mrr;
+} mr_ranked;
+
+typedef struct mr_ranks mr_ranks;
+
+/* Exact: 24 bytes a sample. */
+mr_ranks *mr_ranks_new(int link, int k);
+void mr_ranks_free(mr_ranks *r);
+void mr_ranks_reset(mr_ranks *r);
+int mr_ranks_add(mr_ranks *r, const uint64_t *groups, const float *score, const float *label,
+                 const float *weight, int n);
+int mr_ranks_read(mr_ranks *r, mr_ranked *out);
+
 /* Progressive validation: the last `window` samples exactly, and all so far by bins. */
 typedef struct mr_watch mr_watch;
 
-mr_watch *mr_watch_new(int regression, int window);
+mr_watch *mr_watch_new(int link, int window);
 void mr_watch_free(mr_watch *w);
 int mr_watch_add(mr_watch *w, const float *score, const mr_batch *batch);
 int mr_watch_read(mr_watch *w, mr_score *window, mr_score *all);
@@ -802,10 +905,10 @@ int mr_watch_load(mr_watch *w, const void *bytes, size_t len);
 
 /* ---- program ----------------------------------------------------------------------- */
 
-/* Writes n scores to out as text, one a line, seven digits; as probabilities 1 / (1 + exp(-x)) if
- * asked, and as nan where bad (which may be NULL) is not 0. out needs 24 bytes a score. Returns the
+/* Writes n scores to out as text, one a line, seven digits; as the predictions of a link, and
+ * as nan where bad (which may be NULL) is not 0. out needs 24 bytes a score. Returns the
  * bytes written; -1 when another score is not a number. */
-int mr_text_scores(const float *scores, const uint8_t *bad, int n, int probability, char *out,
+int mr_text_scores(const float *scores, const uint8_t *bad, int n, int link, char *out,
                    size_t room);
 
 /* 1 if a file descriptor is a terminal, else 0. */

@@ -51,6 +51,11 @@ const operation_table KERNEL(operation_table) = {{
     ENTRY(OP_PAIRS, "pairs", pairs),
     ENTRY(OP_SUM, "sum", reduce),
     ENTRY(OP_MEAN, "mean", reduce),
-    ENTRY(OP_BCE, "bce", bce),
-    ENTRY(OP_MSE, "mse", mse),
+    ENTRY(OP_LOSS, "loss", loss),
+    ENTRY(OP_CROSS_ENTROPY, "cross_entropy", cross_entropy),
+    ENTRY(OP_PAIRWISE, "pairwise", pairwise),
+    ENTRY(OP_LISTWISE, "listwise", listwise),
+    ENTRY(OP_IN_BATCH, "in_batch_softmax", in_batch),
+    ENTRY(OP_L2_NORMALIZE, "l2_normalize", l2_normalize),
+    ENTRY(OP_FREQUENCY, "frequency", frequency),
 }};

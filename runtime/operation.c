@@ -350,12 +350,61 @@ int mr_tape_softmax(mr_tape *t, int a, int mask)
     return node_record(t, node_next(t, OP_SOFTMAX), (const int[]){a, mask}, 2);
 }
 
-int mr_tape_bce(mr_tape *t, int logits, int labels, int weights)
+int mr_tape_loss(mr_tape *t, int kind, int scores, int labels, int weights, double a, double b)
 {
-    return node_record(t, node_next(t, OP_BCE), (const int[]){logits, labels, weights}, 3);
+    if (kind < MR_BCE || kind > MR_BPR)
+        return fail("loss: kind %d is unknown", kind);
+    node *n = node_next(t, OP_LOSS);
+    if (n) {
+        n->code = kind;
+        n->a = a;
+        n->b = b;
+    }
+    return node_record(t, n, (const int[]){scores, labels, weights}, 3);
 }
 
-int mr_tape_mse(mr_tape *t, int a, int labels, int weights)
+int mr_tape_cross_entropy(mr_tape *t, int logits, int labels, int weights, double smoothing)
 {
-    return node_record(t, node_next(t, OP_MSE), (const int[]){a, labels, weights}, 3);
+    node *n = node_next(t, OP_CROSS_ENTROPY);
+    if (n)
+        n->a = smoothing;
+    return node_record(t, n, (const int[]){logits, labels, weights}, 3);
+}
+
+int mr_tape_pairwise(mr_tape *t, int scores, int labels, int groups, int weights)
+{
+    return node_record(t, node_next(t, OP_PAIRWISE), (const int[]){scores, labels, groups, weights},
+                       4);
+}
+
+int mr_tape_listwise(mr_tape *t, int scores, int labels, int groups, int weights)
+{
+    return node_record(t, node_next(t, OP_LISTWISE), (const int[]){scores, labels, groups, weights},
+                       4);
+}
+
+int mr_tape_in_batch(mr_tape *t, int users, int items, int labels, int weights, int log_q, int ids,
+                     double temperature)
+{
+    node *n = node_next(t, OP_IN_BATCH);
+    if (n)
+        n->a = temperature;
+    return node_record(t, n, (const int[]){users, items, labels, weights, log_q, ids}, 6);
+}
+
+int mr_tape_l2_normalize(mr_tape *t, int a)
+{
+    return unary(t, OP_L2_NORMALIZE, a, 0, 0);
+}
+
+int mr_tape_frequency(mr_tape *t, const mr_batch *batch, int field, mr_param *seen, double rate)
+{
+    uint64_t *keys = arena_take(tape_arena(t), sizeof *keys * (size_t)batch->n);
+    node *n = node_next(t, OP_FREQUENCY);
+    if (!keys || !n || mr_batch_keys(batch, field, keys) || node_shape(n, 1, &batch->n))
+        return -1;
+    n->a = rate;
+    n->param[0] = seen;
+    n->saved = keys;
+    return node_record(t, n, NULL, 0);
 }

@@ -64,8 +64,13 @@ typedef enum op_code {
     OP_PAIRS,
     OP_SUM,
     OP_MEAN,
-    OP_BCE,
-    OP_MSE,
+    OP_LOSS,
+    OP_CROSS_ENTROPY,
+    OP_PAIRWISE,
+    OP_LISTWISE,
+    OP_IN_BATCH,
+    OP_L2_NORMALIZE,
+    OP_FREQUENCY,
     OP_COUNT
 } op_code;
 
@@ -86,7 +91,7 @@ typedef struct node {
     uint8_t has_grad;   /* grad holds the sum so far */
     uint8_t keeps_grad; /* leaf: backward passes add up */
     uint8_t updated;    /* batch norm: the running statistics have taken this batch in */
-    int32_t code;       /* activation, axis, mr_pool, or fields of an FFM */
+    int32_t code;       /* activation, axis, mr_loss, mr_pool, or fields of an FFM */
     double a, b;        /* settings, as the operation says */
     lookup *lookup;     /* pooling: from where */
     const lookup_column *column;
@@ -111,6 +116,11 @@ int node_number(mr_tape *t, const node *n);
 static inline node *node_in(mr_tape *t, const node *n, int i)
 {
     return tape_node(t, n->in[i]);
+}
+/* The same where an input may be left out: NULL then. */
+static inline node *node_in_or(mr_tape *t, const node *n, int i)
+{
+    return i < n->inputs && n->in[i] >= 0 ? node_in(t, n, i) : NULL;
 }
 
 /* A new node, blank, that the tape does not have yet: node_keep() makes it the last one and returns
@@ -189,8 +199,13 @@ OPERATION(batch_norm)
 OPERATION(layer_norm)
 OPERATION(pairs)
 OPERATION(reduce) /* sum, mean */
-OPERATION(bce)
-OPERATION(mse)
+OPERATION(loss)   /* of a score and a label: mr_loss */
+OPERATION(cross_entropy)
+OPERATION(pairwise)
+OPERATION(listwise)
+OPERATION(in_batch)
+OPERATION(l2_normalize)
+OPERATION(frequency)
 #undef OPERATION
 #endif
 

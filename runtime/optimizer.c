@@ -24,7 +24,7 @@ uint32_t optimizer_vectors(const mr_optim *o)
     case MR_AMSGRAD:
         return 3;
     default:
-        return 2;
+        return o->kind >= MR_USER ? (uint32_t)o->vectors : 2;
     }
 }
 
@@ -48,7 +48,7 @@ void optimizer_begin(const mr_optim *o, size_t n, const float *w, float *state)
     int adagrad = o->kind == MR_ADAGRAD || o->kind == MR_ROW_ADAGRAD;
     size_t floats = optimizer_state(o, (uint32_t)n);
     for (size_t i = 0; i < floats; i++)
-        state[i] = adagrad ? (float)o->init : 0;
+        state[i] = adagrad || o->kind >= MR_USER ? (float)o->init : 0;
     if (o->kind != MR_FTRL)
         return;
     double squares = 0; /* z such that w(z, n = 0) is the fresh weight */
@@ -63,13 +63,15 @@ void optimizer_begin(const mr_optim *o, size_t n, const float *w, float *state)
 
 optimizer_rule *optimizer_of(const mr_optim *o)
 {
-    return optimizer_rules_pick()->rule[o->kind];
+    return o->kind >= MR_USER ? NULL : optimizer_rules_pick()->rule[o->kind];
 }
 
 int optimizer_check(const mr_optim *o, const char *subject)
 {
-    if (o->kind < MR_SGD || o->kind > MR_CENTERED_RMSPROP)
+    if (o->kind < MR_SGD || (o->kind > MR_CENTERED_RMSPROP && o->kind < MR_USER))
         return fail("%s: optimizer kind %d is unknown", subject, o->kind);
+    if (o->vectors < 0 || o->vectors > 8)
+        return fail("%s: %d vectors of state, expected 0 to 8", subject, o->vectors);
     const struct {
         const char *name;
         double value;

@@ -23,11 +23,21 @@ void optimizer_begin(const mr_optim *o, size_t n, const float *w, float *state);
 typedef void optimizer_rule(const mr_optim *o, uint64_t t, size_t n, const float *g, float *w,
                             float *state);
 
-/* The rule of o->kind, in the variant for this processor. */
+/* The rule of o->kind, in the variant for this processor; NULL: it is the caller's. */
 optimizer_rule *optimizer_of(const mr_optim *o);
 
 /* -1 after fail() if a setting is out of range; `subject` starts the message. */
 int optimizer_check(const mr_optim *o, const char *subject);
+
+/* So many updates, at most IDLE_STEPS, of idle weights: by l2 w alone, t from the first on, lr of each. */
+enum { IDLE_STEPS = 256 };
+typedef void idle_rule(const mr_optim *o, uint64_t t, size_t steps, const double *lr, size_t n,
+                       float *w, float *state);
+
+/* Those of kernel_idle.c, by mr_optim_kind; NULL: the rule itself does it. */
+typedef struct idle_rules {
+    idle_rule *rule[MR_ADAMW + 1];
+} idle_rules;
 
 /* clip.c: g *= scale; then, if value is not 0, each is held within -value .. value. Returns the sum of
  * their squares. */

@@ -208,7 +208,7 @@ static void step_piece(void *context, size_t piece)
     size_t begin = piece * together * unit(p), len = MIN(together * unit(p), p->count - begin);
     if (p->scale != 1)
         gradient_squares(p->grad + begin, len, p->scale, 0);
-    for (size_t i = piece * together; i < end; i++) {
+    for (size_t i = piece * together; s->rule && i < end; i++) {
         size_t at = i * unit(p);
         s->rule(&p->optim, s->t, unit_len(p, i), p->grad + at, p->weight + at, unit_state(p, i));
     }
@@ -271,6 +271,23 @@ int mr_param_step(mr_param *p, uint64_t step)
     p->bytes->updates++;
     p->has_grad = 0;
     return 0;
+}
+
+int mr_param_updated(mr_param *p, int i, float *w, float *g, float *state)
+{
+    size_t piece = (size_t)i, at = piece * BLOCK, vectors = p->bytes->vectors;
+    if (piece > 0 && piece <= blocks(p)) { /* the last one, back */
+        size_t n = block_len(p, piece - 1), before = at - BLOCK;
+        memcpy(p->weight + before, w, sizeof(float) * n);
+        memcpy(p->state + before * vectors, state, sizeof(float) * n * vectors);
+    }
+    if (piece >= blocks(p))
+        return 0;
+    size_t n = block_len(p, piece);
+    memcpy(w, p->weight + at, sizeof(float) * n);
+    memcpy(g, p->grad + at, sizeof(float) * n);
+    memcpy(state, p->state + at * vectors, sizeof(float) * n * vectors);
+    return (int)n;
 }
 
 void mr_param_zero(mr_param *p)

@@ -597,4 +597,6 @@ void mr_table_drop(mr_table *t)
     t->last = &t->first;
     t->summed = 0;
     t->scale = 1;
+    t->handed = 0;
+    t->handed_row = NULL;
 }

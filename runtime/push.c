@@ -1,5 +1,7 @@
 /* push.c - one update of every row that got a gradient: the gradients of all lookups of a step are
  * summed by row, in the order of lookups and samples, and the optimizers run in place. */
+#include <string.h>
+
 #include "table_room.h"
 
 typedef struct push {
@@ -174,8 +176,9 @@ static int row_update(const push *p, shard *s, row *r, const row *seen, float *g
             float *w = row_column(t, r, c);
             if (r->count[c] != UINT32_MAX)
                 r->count[c]++;
-            p->rule[c](&column->optim, column->optim.global_step ? p->step : r->count[c],
-                       column->dim, g, w, w + column->dim);
+            if (p->rule[c])
+                p->rule[c](&column->optim, column->optim.global_step ? p->step : r->count[c],
+                           column->dim, g, w, w + column->dim);
         } else if (t->owing >> c & 1) {
             idle_replay(t, c, r, p->step - 1, p->step);
         }
@@ -247,6 +250,38 @@ int mr_table_push(mr_table *t, uint64_t step)
             return fail("table %s: out of memory for the list of changed rows", t->name);
         updated += (int)p.updated[s];
     }
-    mr_table_drop(t);
+    int all = 1;
+    for (uint32_t c = 0; c < t->columns; c++)
+        all &= p.rule[c] != NULL;
+    if (all)
+        mr_table_drop(t);
     return updated;
+}
+
+double mr_table_updated(mr_table *t, int c, float *w, float *g, float *state)
+{
+    const table_column *column = &t->column[c];
+    size_t bytes = sizeof(float) * column->dim, more = sizeof(float) * column->state;
+    if (t->handed_row) {
+        float *to = row_column(t, t->handed_row, (uint32_t)c);
+        memcpy(to, w, bytes);
+        memcpy(to + column->dim, state, more);
+    }
+    for (int s = 0; t->summed && s < SHARDS; s++)
+        for (uint32_t u = MAX(t->begin[s], t->handed); u < t->end[s]; u++) {
+            merged_row m = sum_at(t, u);
+            row *r = m.row;
+            if (r->free || r->step != t->step || !(m.touched >> c & 1) || !r->count[c])
+                continue; /* not admitted, or not touched */
+            const float *from = row_column(t, r, (uint32_t)c);
+            memcpy(w, from, bytes);
+            memcpy(state, from + column->dim, more);
+            memcpy(g, m.grad + t->layout[c].grad_offset, bytes);
+            t->handed_row = r;
+            t->handed = u + 1;
+            return r->count[c];
+        }
+    t->handed_row = NULL;
+    t->handed = 0;
+    return 0;
 }

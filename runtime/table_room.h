@@ -172,6 +172,8 @@ struct mr_table {
     size_t merged_room;
     uint32_t begin[SHARDS], end[SHARDS];
     float scale;
+    row *handed_row; /* that mr_table_updated() handed out, or NULL; and where it goes on */
+    uint32_t handed;
     plan *plans, *spare; /* by serial; and those that can be used again */
     uint32_t serial;     /* of the newest plan */
     /* the commit under way (cut.c) */

@@ -8,8 +8,7 @@
 
 #define SCORE_LEN 24 /* bytes of "%.7g\n" at most, and its terminating 0 */
 
-int mr_text_scores(const float *scores, const uint8_t *bad, int n, int probability, char *out,
-                   size_t room)
+int mr_text_scores(const float *scores, const uint8_t *bad, int n, int link, char *out, size_t room)
 {
     size_t len = 0;
     for (int i = 0; i < n; i++) {
@@ -23,8 +22,10 @@ int mr_text_scores(const float *scores, const uint8_t *bad, int n, int probabili
         }
         if (isnan(score))
             return fail("score of sample %d of the batch is not a number", i);
-        if (probability)
+        if (link == MR_LOGIT)
             score = 1 / (1 + exp(-score));
+        else if (link == MR_LOG)
+            score = exp(score);
         len += (size_t)snprintf(out + len, SCORE_LEN, "%.7g\n", score);
     }
     return (int)len;

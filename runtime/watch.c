@@ -5,16 +5,16 @@
  * worked out when asked for; all samples together are a streaming accumulator. The state is a
  * function of the samples alone, no clock in it, so that it can be a part of a commit:
  *
- *   u32 magic, u32 regression, u32 window, u32 bins | f64 batches | u32 held, u32 0
+ *   u32 magic, u32 link, u32 window, u32 bins | f64 batches | u32 held, u32 0
  *   then `held` samples from the oldest, as three arrays of f32, then the accumulator */
 #include <string.h>
 
 #include "metrics.h"
 
-enum { WATCH_MAGIC = 0x3157524d, WATCH_BINS = 4096, WATCH_WINDOW_MAX = 1 << 26 };
+enum { WATCH_MAGIC = 0x3257524d, WATCH_BINS = 4096, WATCH_WINDOW_MAX = 1 << 26 };
 
 typedef struct watch_head {
-    uint32_t magic, regression, window, bins;
+    uint32_t magic, link, window, bins;
     double batches;
     uint32_t held, zero;
 } watch_head;
@@ -22,7 +22,7 @@ typedef struct watch_head {
 struct mr_watch {
     mr_metrics *all;    /* streaming; owned */
     mr_metrics *recent; /* exact, filled from the ring at each reading; owned */
-    uint32_t regression;
+    uint32_t link;      /* mr_link */
     uint32_t window;
     float *score, *label, *weight; /* [window] rings, owned */
     uint32_t next;                 /* where the next sample goes */
@@ -32,7 +32,7 @@ struct mr_watch {
     size_t len, room;
 };
 
-mr_watch *mr_watch_new(int regression, int window)
+mr_watch *mr_watch_new(int link, int window)
 {
     if (window < 1 || window > WATCH_WINDOW_MAX)
         return fail_null("watch: a window of %d samples, expected 1 to %d", window,
@@ -41,10 +41,10 @@ mr_watch *mr_watch_new(int regression, int window)
     if (!w)
         return NULL;
     size_t len = (size_t)window * sizeof(float);
-    w->regression = regression != 0;
+    w->link = (uint32_t)link;
     w->window = (uint32_t)window;
-    w->all = mr_metrics_new(regression, WATCH_BINS);
-    w->recent = mr_metrics_new(regression, 0);
+    w->all = mr_metrics_new(link, WATCH_BINS);
+    w->recent = mr_metrics_new(link, 0);
     w->score = memory_new(len);
     w->label = memory_new(len);
     w->weight = memory_new(len);
@@ -122,7 +122,7 @@ const void *mr_watch_bytes(mr_watch *w)
         sizeof(watch_head) + 3 * (size_t)w->held * sizeof(float) + metrics_save_room(w->all);
     if (memory_reserve((void **)&w->bytes, &w->room, need, 1))
         return NULL;
-    watch_head h = {WATCH_MAGIC, w->regression, w->window, WATCH_BINS, w->batches, w->held, 0};
+    watch_head h = {WATCH_MAGIC, w->link, w->window, WATCH_BINS, w->batches, w->held, 0};
     memcpy(w->bytes, &h, sizeof h);
     uint8_t *p = w->bytes + sizeof h;
     p = ring_save(p, w, w->score);
@@ -146,6 +146,11 @@ static void clear(mr_watch *w)
     w->batches = 0;
 }
 
+static const char *link_name(uint32_t link)
+{
+    return link == MR_LOGIT ? "labels" : link == MR_LOG ? "counts" : "regression";
+}
+
 int mr_watch_load(mr_watch *w, const void *bytes, size_t len)
 {
     watch_head h;
@@ -156,9 +161,8 @@ int mr_watch_load(mr_watch *w, const void *bytes, size_t len)
     memcpy(&h, p, sizeof h);
     if (h.magic != WATCH_MAGIC || h.bins != WATCH_BINS)
         return fail("watch: the saved bytes are not a watch of this version");
-    if (h.regression != w->regression)
-        return fail("watch: saved for %s, expected %s", h.regression ? "regression" : "labels",
-                    w->regression ? "regression" : "labels");
+    if (h.link != w->link)
+        return fail("watch: saved for %s, expected %s", link_name(h.link), link_name(w->link));
     if (h.window != w->window)
         return fail("watch: saved with a window of %u samples, expected %u", h.window, w->window);
     size_t ring = (size_t)h.held * sizeof(float);

@@ -369,3 +369,65 @@ describe("an export", function()
     refused("No such file", "import", "--store", ONE, dir .. "/absent.bin")
   end)
 end)
+
+describe("every optimizer's state", function()
+  local zoo = write(dir .. "/zoo.lua", [[
+local mr = require "moonrock"
+local moving = { rmsprop = true, centered_rmsprop = true, sgd = true }
+return mr.model("zoo", function(m)
+  local columns, params = {}, {}
+  local function add(name, o)
+    columns[name] = { dim = 3, init = mr.init.normal(0.1), optim = o }
+    params[#params + 1] = m:param("p." .. name, { 3, 1 }, { init = "xavier_normal", optim = o })
+  end
+  for _, rule in ipairs(mr.optim.rules) do
+    add(rule, mr.optim[rule]())
+    if moving[rule] then add(rule .. "_moving", mr.optim[rule] { momentum = 0.5 }) end
+  end
+  local row = m:table("t", columns)
+  local names = {}
+  for name in pairs(columns) do names[#names + 1] = name end
+  table.sort(names)
+  return function(x)
+    local r, z = row(x), 0
+    for i, name in ipairs(names) do z = z + r[name]:sum():matmul(params[i]) end
+    return z
+  end
+end)
+]])
+  local store = dir .. "/zoo"
+
+  it("is exported, imported and verified: bin, tsv and npy", function()
+    good("train", zoo, "--store", store, "--data", DATA, "--format", "libsvm", "--batch", "20")
+    good("verify", "--store", store)
+    good("export", "--store", store, "--out", dir .. "/zoo.bin")
+    good("import", "--store", store .. "2", dir .. "/zoo.bin")
+    assert.equal(info(store).digest, info(store .. "2").digest)
+    good("export", "--store", store, "--out", dir .. "/zoo.tsv")
+    good("export", "--store", store, "--out", dir .. "/zoo.npy")
+    local n = info(store).table_rows
+    for name, shape in pairs { row_adagrad = "1", amsgrad = "3, 3", lion = "1, 3", sgd_moving = "1, 3",
+      rmsprop = "1, 3", rmsprop_moving = "2, 3", centered_rmsprop_moving = "3, 3" } do
+      local _, dims = npy(("%s/zoo.npy/t.%s.state.npy"):format(dir, name))
+      assert.equal(n .. ", " .. shape, dims)
+    end
+    for _, file in ipairs { "/zoo.tsv", "/zoo.npy" } do
+      local other = copy(store, "other")
+      good("train", zoo, "--store", other, "--data", DATA, "--format", "libsvm", "--batch", "20", "--epochs", "2")
+      good("import", "--store", other, dir .. file)
+      good("export", "--store", other, "--out", dir .. "/other.tsv")
+      assert.equal(without_steps(dir .. "/zoo.tsv"), without_steps(dir .. "/other.tsv"))
+      good("verify", "--store", other)
+    end
+  end)
+
+  it("goes on to the bit in the next run", function()
+    local whole = dir .. "/whole"
+    local function go(at, epochs)
+      good("train", zoo, "--store", at, "--data", DATA, "--format", "libsvm", "--batch", "20", "--epochs", epochs)
+    end
+    go(whole, "2")
+    go(store, "2")
+    assert.equal(info(whole).digest, info(store).digest)
+  end)
+end)

@@ -21,8 +21,8 @@ local RULES = {
     s.w = s.w - lr * g / (math.sqrt(s.sum) + o.eps)
   end,
   adam = function(o, s, g, lr, t)
-    g = g + o.l2 * s.w
     if o.decay then s.w = s.w * (1 - lr * o.decay) end
+    g = g + o.l2 * s.w
     s.m = o.beta1 * (s.m or 0) + (1 - o.beta1) * g
     s.v = o.beta2 * (s.v or 0) + (1 - o.beta2) * g * g
     s.w = s.w - lr * s.m / (1 - o.beta1 ^ t) / (math.sqrt(s.v / (1 - o.beta2 ^ t)) + o.eps)

@@ -1,19 +1,30 @@
 local ffi = require "ffi"
 local C = require "moonrock.ffi"
 local metrics = require "moonrock.metrics"
+local reader = require "moonrock.reader"
 
--- A batch of Lua arrays, as the reader would make it; what it points at is kept beside it.
-local function batch_of(label, weight)
-  local b = { n = #label, keep = {} }
-  b.c = ffi.new("mr_batch")
-  b.c.n = #label
+-- A batch of Lua arrays, as the reader would make it; what it points at is kept beside it. Its fields
+-- are lists of keys.
+local function batch_of(label, weight, fields)
+  local c = ffi.new("mr_batch")
+  c.n = #label
+  local b = reader.batch(c)
+  b.keep = {}
+  if fields then
+    local n = #label * #fields
+    b.keep.keys, b.keep.offsets = ffi.new("uint64_t[?]", n + 1), ffi.new("uint32_t[?]", #label + 1)
+    for s = 0, #label - 1 do
+      b.keep.offsets[s + 1] = (s + 1) * #fields
+      for f = 1, #fields do b.keep.keys[s * #fields + f - 1] = fields[f][s + 1] end
+    end
+    c.fields, c.entries, c.keys, c.offsets = #fields, n, b.keep.keys, b.keep.offsets
+  end
   b.keep.label = ffi.new("float[?]", math.max(#label, 1), label)
   b.c.label = b.keep.label
   if weight then
     b.keep.weight = ffi.new("float[?]", math.max(#weight, 1), weight)
     b.c.weight = b.keep.weight
   end
-  b.label = { batch = b, name = "label" }
   return b
 end
 
@@ -43,7 +54,7 @@ end
 
 -- The sums by definition, in float64.
 local function means_of(score, label, weight)
-  local w, loss, right, square, p, y = 0, 0, 0, 0, 0, 0
+  local w, loss, right, square, p, y, off = 0, 0, 0, 0, 0, 0, 0
   for i = 1, #score do
     local wi = weight and weight[i] or 1
     local yi, pi = label[i] > 0 and 1 or 0, 1 / (1 + math.exp(-score[i]))
@@ -51,10 +62,32 @@ local function means_of(score, label, weight)
     loss = loss - wi * (yi * math.log(pi) + (1 - yi) * math.log(1 - pi))
     right = right + ((pi > 0.5) == (yi == 1) and wi or 0)
     square = square + wi * (pi - yi) ^ 2
+    off = off + wi * math.abs(pi - yi)
     p, y = p + wi * pi, y + wi * yi
   end
-  return { logloss = loss / w, accuracy = right / w, rmse = math.sqrt(square / w),
-    prediction = p / w, label = y / w }
+  local rate = y / w
+  local entropy = -rate * math.log(rate) - (1 - rate) * math.log(1 - rate)
+  return { logloss = loss / w, accuracy = right / w, rmse = math.sqrt(square / w), mae = off / w,
+    prediction = p / w, label = rate, calibration = p / y, ne = loss / w / entropy }
+end
+
+-- Average precision: at each distinct score the precision down to it, times the positives there.
+local function pr_auc_of(score, label, weight)
+  local total, sum = 0, 0
+  for i = 1, #score do total = total + (label[i] > 0 and (weight and weight[i] or 1) or 0) end
+  for i = 1, #score do
+    if label[i] > 0 then
+      local positive, all = 0, 0
+      for j = 1, #score do
+        if score[j] >= score[i] then
+          local w = weight and weight[j] or 1
+          positive, all = positive + (label[j] > 0 and w or 0), all + w
+        end
+      end
+      if all > 0 then sum = sum + (weight and weight[i] or 1) * positive / all end
+    end
+  end
+  return sum / total
 end
 
 -- Scores on a grid, so that many are equal; exact in float.
@@ -101,6 +134,46 @@ describe("mr.metrics", function()
       for name, value in pairs(expected) do near(value, got[name], 1e-12) end
       assert.equal(500, got.rows)
     end
+  end)
+
+  it("gives the PR-AUC of the definition, equal scores one threshold", function()
+    for _, grid in ipairs { 2, 20, 1000 } do
+      local score, label, weight = sample(300, grid)
+      near(pr_auc_of(score, label), metrics_of(score, label).pr_auc, 1e-13)
+      near(pr_auc_of(score, label, weight), metrics_of(score, label, weight).pr_auc, 1e-13)
+    end
+    is_nan(metrics_of({ 1, 2 }, { 0, 0 }).pr_auc)
+  end)
+
+  it("gives the calibration of each tenth of the probability", function()
+    local score, label, weight = sample(500, 300)
+    local r, m = metrics_of(score, label, weight)
+    local all, gap = 0, 0
+    for b, got in ipairs(m:buckets()) do
+      local w, p, y = 0, 0, 0
+      for i = 1, 500 do
+        local pi = 1 / (1 + math.exp(-score[i]))
+        if math.min(9, math.floor(pi * 10)) == b - 1 then
+          w, p, y = w + weight[i], p + weight[i] * pi, y + weight[i] * label[i]
+        end
+      end
+      near(w, got.weight, 0)
+      if w > 0 then
+        near(p / w, got.prediction, 1e-12)
+        near(y / w, got.label, 1e-12)
+      end
+      all, gap = all + w, gap + math.abs(p - y)
+    end
+    assert.equal(10, #m:buckets())
+    near(gap / all, r.ece, 1e-12)
+  end)
+
+  it("reads scores of counts as logarithms", function()
+    local r = metrics_of({ 0, math.log(3) }, { 2, 3 }, nil, { loss = "poisson" })
+    near(math.sqrt(0.5), r.rmse, 1e-7) -- of a float's logarithm
+    near(0.5, r.mae, 1e-7)
+    near(0.8, r.calibration, 1e-7)
+    assert.is_nil(r.auc)
   end)
 
   it("takes a weight of 3 for a sample that occurs three times", function()
@@ -164,12 +237,15 @@ describe("mr.metrics", function()
       score[i] = tonumber(ffi.cast("float", score[i] / 8192))
       label[i] = math.random() < 1 / (1 + math.exp(-score[i])) and 1 or 0
     end
-    local exact = metrics_of(score, label, weight).auc
+    local whole = metrics_of(score, label, weight)
+    local exact, exact_pr = whole.auc, whole.pr_auc
     local before
     for _, bins in ipairs { 32, 256, 4096, 65536 } do
       local calls
       local r, m = metrics_of(score, label, weight, { bins = bins })
       local bound = m:auc_error()
+      local pr_bound = select(2, m:auc_error())
+      assert.is_true(math.abs(r.pr_auc - exact_pr) <= pr_bound + 1e-12 and pr_bound < 1)
       assert.is_true(math.abs(r.auc - exact) <= bound + 1e-15,
         ("%d bins: off by %g, bound %g"):format(bins, math.abs(r.auc - exact), bound))
       assert.is_true(bound < (before or 1), ("%d bins: bound %g"):format(bins, bound))
@@ -213,6 +289,155 @@ describe("mr.metrics", function()
     assert.error_matches(function() m:add(floats { 1 }, unlabelled.label) end,
       "metrics: the data has no label")
     assert.equal(0, m:result().rows)
+  end)
+end)
+
+-- All orders of a list of samples that a ranking by score allows.
+local function orders(samples)
+  local found = {}
+  local function place(chosen, left)
+    if #left == 0 then
+      found[#found + 1] = { unpack(chosen) }
+      return
+    end
+    local top = -math.huge
+    for _, s in ipairs(left) do top = math.max(top, s.score) end
+    for i, s in ipairs(left) do
+      if s.score == top then
+        local rest = { unpack(left) }
+        table.remove(rest, i)
+        chosen[#chosen + 1] = s
+        place(chosen, rest)
+        chosen[#chosen] = nil
+      end
+    end
+  end
+  place({}, samples)
+  return found
+end
+
+-- What one order is worth, by definition.
+local function worth(order, k)
+  local gains, dcg, best, hits, relevant, ap, rr = {}, 0, 0, 0, 0, 0, 0
+  for rank, s in ipairs(order) do
+    gains[rank] = 2 ^ math.max(0, s.label) - 1
+    if rank <= k then dcg = dcg + gains[rank] * math.log(2) / math.log(rank + 1) end
+    if s.label > 0 then
+      relevant = relevant + 1
+      if rank <= k then hits = hits + 1 end
+      ap = ap + relevant / rank
+      if rr == 0 then rr = 1 / rank end
+    end
+  end
+  table.sort(gains, function(a, b) return a > b end)
+  for rank = 1, math.min(k, #gains) do best = best + gains[rank] * math.log(2) / math.log(rank + 1) end
+  if relevant == 0 then return nil end
+  return { ndcg = dcg / best, precision = hits / k, recall = hits / relevant,
+    hit_rate = hits > 0 and 1 or 0, map = ap / relevant, mrr = rr }
+end
+
+describe("mr.metrics with groups", function()
+  before_each(function() math.randomseed(13) end)
+
+  -- Groups of 1 to 7 samples, in any order, with many equal scores.
+  local function grouped(loss)
+    local score, label, weight, key, by = {}, {}, {}, {}, {}
+    for _ = 1, 120 do
+      local g = math.random(30)
+      by[g] = by[g] or {}
+      if #by[g] < 7 then
+        local s = { score = math.random(4) / 4,
+          label = loss and math.random(0, 3) or math.random(0, 1), weight = math.random(3) }
+        table.insert(by[g], s)
+        score[#score + 1], label[#label + 1], weight[#weight + 1] = s.score, s.label, s.weight
+        key[#key + 1] = g * 2 ^ 40
+      end
+    end
+    return score, label, weight, key, by
+  end
+
+  it("means over all orders of equal scores, by definition", function()
+    for _, loss in ipairs { false, "mse" } do
+      for _, k in ipairs { 1, 2, 3, 10 } do
+        local score, label, weight, key, by = grouped(loss)
+        local m = metrics.new { group = 1, k = k, loss = loss or "bce" }
+        m:add(floats(score), batch_of(label, weight, { key }).label)
+        local r = m:result()
+        local sum, groups = {}, 0
+        for _, samples in pairs(by) do
+          local all = orders(samples)
+          for _, order in ipairs(all) do
+            for name, x in pairs(worth(order, k) or {}) do sum[name] = (sum[name] or 0) + x / #all end
+          end
+          groups = groups + (worth(samples, k) and 1 or 0)
+        end
+        assert.equal(groups, r.groups)
+        for name, x in pairs(sum) do near(x / groups, r[name], 1e-12) end
+      end
+    end
+  end)
+
+  it("weighs the AUC of a group by its samples: GAUC", function()
+    local score, label, weight, key, by = grouped()
+    local sum, total = 0, 0
+    for _, samples in pairs(by) do
+      local s, l, w, n = {}, {}, {}, 0
+      for i, x in ipairs(samples) do s[i], l[i], w[i], n = x.score, x.label, x.weight, n + x.weight end
+      local auc = auc_of(s, l, w)
+      if auc == auc then sum, total = sum + n * auc, total + n end
+    end
+    local m = metrics.new { group = 1 }
+    local half = {}
+    for i = 1, 2 do -- however samples are cut into batches
+      half[i] = { {}, {}, {}, {} }
+      for j = i, #score, 2 do
+        for at, list in ipairs { score, label, weight, key } do
+          table.insert(half[i][at], list[j])
+        end
+      end
+      local h = half[i]
+      m:add(floats(h[1]), batch_of(h[2], h[3], { h[4] }).label)
+    end
+    near(sum / total, m:result().gauc, 1e-13)
+    m:reset()
+    is_nan(m:result().gauc)
+    is_nan(m:result().ndcg)
+  end)
+
+  it("gives each slice the metrics that its samples alone would have", function()
+    local score, label, weight = sample(400, 30)
+    local key, parts = {}, {}
+    for i = 1, 400 do
+      local at = math.random(3) ^ 20
+      key[i] = at
+      parts[at] = parts[at] or { {}, {}, {} }
+      for j, list in ipairs { score, label, weight } do table.insert(parts[at][j], list[i]) end
+    end
+    local m = metrics.new { slice = 2 }
+    m:add(floats(score), batch_of(label, weight, { label, key }).label)
+    local slices = m:result().slices
+    assert.equal(3, #slices)
+    for i, slice in ipairs(slices) do
+      local part = parts[tonumber(slice.key, 16)]
+      slice.key = nil
+      assert.same(metrics_of(part[1], part[2], part[3]), slice)
+      assert.is_true(i == 1 or slices[i - 1].rows >= slice.rows)
+    end
+  end)
+
+  it("refuses fields that are not there", function()
+    local m = metrics.new { group = 2 }
+    assert.error_matches(function() m:add(floats { 1 }, batch_of({ 1 }, nil, { { 7 } }).label) end,
+      "batch: field 2 is not among its 1")
+    assert.error_matches(function() m:add(floats { 1 }, batch_of({ 1 }).label) end,
+      "batch: its samples are plain sets of keys, without fields to take one from")
+    local named = metrics.new { slice = "country" }
+    assert.error_matches(function() named:add(floats { 1 }, batch_of({ 1 }, nil, { { 7 } }).label) end,
+      'field "country": the data has no schema that names fields; give its number, from 1')
+    assert.error_matches(function() metrics.new { group = 1, k = 0 } end,
+      "metrics: k is 0, expected a number from 1")
+    assert.error_matches(function() metrics.new { loss = "bpr" } end,
+      'mr.metrics: loss is "bpr", expected bce, hinge, mse, mae, huber, quantile or poisson')
   end)
 end)
 

@@ -102,6 +102,99 @@ describe("a model with a store", function()
     assert.is_true(r.total.rmse < 1.5)
     model:close()
   end)
+
+  it("goes down the loss that it is given by name", function()
+    local dir = shell.directory()
+    local data = shell.write(dir .. "/a.svm", ("3 1:1\n0 1:1\n1 1:1\n"):rep(1000))
+    local function run(loss)
+      local model = mr.find "lr" { loss = loss, store = type(loss) == "table" and dir .. "/store" or nil,
+        optim = "sgd", lr = 0.1, data = mr.data { files = data, format = "libfm" } }
+      local result = mr.fit(model, { train = data, valid = data, size = 30, epochs = 2,
+        shuffle = false })
+      local name, directory = model.loss_name, model.directory
+      model:close()
+      return result.valid, name, directory
+    end
+    -- The best constants for labels of 0, 1 and 3.
+    for loss, best in pairs { mse = 4 / 3, mae = 1, huber = 1, poisson = 4 / 3, quantile = 1 } do
+      local valid, name = run(loss)
+      assert.equal(loss, name)
+      assert.is_nil(valid.auc)
+      assert.is_true(math.abs(valid.prediction - best) < 0.15, loss .. ": " .. valid.prediction)
+    end
+    local valid, _, directory = run { name = "quantile", q = 0.9 }
+    assert.is_true(math.abs(valid.prediction - 3) < 0.15, valid.prediction)
+    local again = mr.reopen(directory)
+    assert.equal("quantile", again.loss_name)
+    assert.equal(0.9, again.objective.options.q)
+    again:close()
+    assert.error_matches(function() mr.find "lr" { loss = "hubert" } end,
+      'model lr: loss is "hubert", expected bce, hinge, mse, mae, huber, quantile or poisson')
+  end)
+end)
+
+-- Samples of users 1 to 20 and items 101 to 130, whose taste is the rest of their number by 3.
+local function tastes(n, label)
+  local lines, state = {}, 7
+  local function draw(below)
+    state = state * 16807 % 2147483647
+    return math.floor(state / 2147483647 * below)
+  end
+  for i = 1, n do
+    local u, v = 1 + draw(20), 101 + draw(30)
+    lines[i] = ("%g %d:1 %d:1"):format(label(u, v), u, v)
+  end
+  return table.concat(lines, "\n") .. "\n"
+end
+
+describe("the model", function()
+  it("mf learns ratings of users and items", function()
+    local dir = shell.directory()
+    local data = shell.write(dir .. "/r.svm", tastes(3000, function(u, v)
+      return 3 + (u % 2 == 0 and 1 or 0) + (u % 3 == v % 3 and 1 or -0.5)
+    end))
+    local model = mr.find "mf" { dim = 8, lr = 0.1, data = mr.data { files = data, format = "libfm", fields = 2 } }
+    local result = mr.fit(model, { train = data, test = data, size = 64, epochs = 20 })
+    -- biases alone leave the taste: rmse sqrt(2) / 2
+    assert.is_true(result.test.rmse < 0.2, result.test.rmse)
+    model:close()
+    assert.error_matches(function()
+      mr.find "mf" { data = mr.data { files = data, format = "libfm", fields = 3 } }
+    end, "model mf: samples have 3 fields, expected 2: a user and an item")
+  end)
+
+  it("two_tower ranks the items that a user likes first", function()
+    local dir = shell.directory()
+    local function likes(u, v) return u % 3 == v % 3 and 1 or 0 end
+    local data = shell.write(dir .. "/r.svm", tastes(6000, likes))
+    for _, cosine in ipairs { true, false } do
+      local store = dir .. "/" .. tostring(cosine)
+      local function make()
+        return mr.find "two_tower" { cosine = cosine, store = store,
+          data = mr.data { files = data, format = "libfm", fields = 2 } }
+      end
+      local model = make()
+      local result = mr.fit(model, { train = data, test = data, valid = data, size = 128, epochs = 4,
+        monitor = "gauc", patience = 3, metrics = { group = 1, slice = 1, k = 5 } })
+      assert.is_true(result.test.gauc > 0.95, result.test.gauc)
+      assert.equal(model.fit.best, result.valid.gauc)
+      assert.is_true(result.test.ndcg > 0.95, result.test.ndcg)
+      assert.equal(20, #result.test.slices)
+      model:close()
+      local again = make()
+      local function sightings(m)
+        for _, p in ipairs(m.params) do
+          if p.name == "frequency" then
+            local n = 0
+            for i = 1, p:size() / 2 do n = n + (p:weight(i) > 0 and 1 or 0) end
+            return n
+          end
+        end
+      end
+      assert.equal(30, sightings(again)) -- no two of the items share a bucket
+      again:close()
+    end
+  end)
 end)
 
 describe("a model of interactions", function()

@@ -248,6 +248,86 @@ describe("gradients of", function()
     end
   end)
 
+  it("losses of a score and a label, with weights and settings", function()
+    local cases = {
+      { "bce", { 0, 1, 0.3, 1 }, {}, { pos_weight = 3 }, { label_smoothing = 0.1, pos_weight = 0.5 } },
+      { "mse", { 0.5, -1, 3, 2 }, {} }, { "mae", { 0.5, -1, 3, 2 }, {} },
+      { "huber", { 0.5, -1, 3, 2 }, {}, { delta = 0.3 }, { delta = 2.5 } },
+      { "hinge", { 0, 1, -1, 1 }, {} }, { "poisson", { 0, 1, 7, 2.5 }, {} },
+      { "quantile", { 0.5, -1, 3, 2 }, {}, { q = 0.9 } },
+    }
+    for _, case in ipairs(cases) do
+      for i = 3, #case do
+        for _, weights in ipairs { false, { 1, 0, 2, 0.5 } } do
+          check(function(z)
+            local o = { weight = weights and layers.tensor({ 4 }, weights) }
+            for name, setting in pairs(case[i]) do o[name] = setting end
+            return mr[case[1]](z * 3, layers.tensor({ 4 }, case[2]), o)
+          end, { { 4, 1 } })
+        end
+      end
+    end
+  end)
+
+  it("losses of a difference, by both sides", function()
+    for _, loss in ipairs { mr.bpr, mr.mse, mr.mae, mr.huber, mr.quantile } do
+      check(function(a, b) return loss(a * 3, b * 3) end, { { 4, 1 }, { 4 } })
+      check(function(a) return loss(a, a * a * 2) end, { { 4, 1 } })
+    end
+  end)
+
+  it("softmax cross-entropy, of classes and probabilities", function()
+    for _, o in ipairs { {}, { label_smoothing = 0.2 } } do
+      for _, weights in ipairs { false, { 2, 0, 0.5 } } do
+        check(function(z)
+          o.weight = weights and layers.tensor({ 3 }, weights)
+          return mr.cross_entropy(z * 3, layers.tensor({ 3 }, { 3, 0, 2 }), o)
+        end, { { 3, 4 } })
+        check(function(z)
+          o.weight = weights and layers.tensor({ 3 }, weights)
+          return mr.cross_entropy(z * 3, layers.tensor({ 3, 2 }, { 0.2, 0.8, 1, 0, 0.5, 0.5 }), o)
+        end, { { 3, 2 } })
+      end
+    end
+  end)
+
+  it("pairwise and listwise losses within groups", function()
+    for _, loss in ipairs { mr.pairwise, mr.listwise } do
+      for _, groups in ipairs { false, { 5, 2, 5, 5, 2, 7, 9, 9 } } do
+        for _, weights in ipairs { false, { 1, 0.5, 2, 0, 3, 1, 1, 0.2 } } do
+          check(function(a)
+            return loss(a * 3, layers.tensor({ 8 }, { 1, 0, 0, 2, 3, 1, 0, 0 }), {
+              group = groups and layers.tensor({ 8 }, groups),
+              weight = weights and layers.tensor({ 8 }, weights) })
+          end, { { 8, 1 } })
+        end
+      end
+    end
+  end)
+
+  it("the softmax over a batch's items, by users and items", function()
+    check(function(u, v) return mr.in_batch_softmax(u, v) end, { { 5, 3 }, { 5, 3 } })
+    check(function(u) return mr.in_batch_softmax(u, u * u) end, { { 5, 3 } })
+    check(function(u, v)
+      return mr.in_batch_softmax(mr.l2_normalize(u), mr.l2_normalize(v), {
+        label = layers.tensor({ 5 }, { 1, 0, 1, 0.5, 1 }), weight = layers.tensor({ 5 }, { 1, 1, 2, 3, 0 }),
+        log_q = layers.tensor({ 5 }, { -1, -2, -0.5, -1, -3 }), id = layers.tensor({ 5 }, { 1, 2, 1, 1, 3 }),
+        temperature = 0.3 })
+    end, { { 5, 3 }, { 5, 3 } })
+  end)
+
+  it("rows of length 1", function()
+    check(function(x) return mr.l2_normalize(x) end, { { 2, 3, 4 } })
+    check(function(x) return mr.l2_normalize(x) * x end, { { 4, 3 } })
+  end)
+
+  it("losses that are added and scaled", function()
+    check(function(a, b)
+      local y = layers.tensor({ 3 }, { 1, 0, 1 })
+      return mr.bce(a, y) + 0.3 * mr.mse(b, y) - mr.bce(b, y) / 2
+    end, { { 3, 1 }, { 3, 1 } })
+  end)
+
   it("sums, means, fields and the FM interaction of rows", function()
     for _, make in ipairs { batches.sets, batches.fielded, batches.valued } do
       local batch, unique = make()
@@ -845,6 +925,148 @@ describe("results of", function()
     close(1, mr.bce(tiny, layers.tensor({ 1 }, { 0 })):value() / math.exp(-30), 1e-6)
   end)
 
+  -- Numbers of a sequence, in float.
+  local function numbers(n, f)
+    local values = {}
+    for i = 1, n do values[i] = tonumber(ffi.cast("float", f(i))) end
+    return values
+  end
+
+  local function softplus(x) return math.max(x, 0) + math.log(1 + math.exp(-math.abs(x))) end
+
+  it("losses agree with their definition", function()
+    local n = 1500
+    local a = numbers(n, function(i) return 4 * math.sin(i * 1.7) end)
+    local w = numbers(n, function(i) return i % 4 end)
+    local y = numbers(n, function(i) return math.floor(3 + 3 * math.cos(i * 2.3)) end)
+    local b = numbers(n, function(i) return y[i] > 3 and 1 or 0 end)
+    local p = numbers(n, function(i) return i % 8 / 8 end)
+    local function mean(f)
+      local sum = 0
+      for i = 1, n do sum = sum + w[i] * f(i) end
+      return sum / n
+    end
+    local function of(loss, labels, o)
+      o.weight = layers.tensor({ n }, w)
+      return loss(layers.tensor({ n, 1 }, a), layers.tensor({ n }, labels), o):value()
+    end
+    close(mean(function(i)
+      local y_s = 0.9 * p[i] + 0.05
+      return 3 * y_s * softplus(-a[i]) + (1 - y_s) * softplus(a[i])
+    end), of(mr.bce, p, { label_smoothing = 0.1, pos_weight = 3 }), 1e-6)
+    close(mean(function(i) return math.abs(a[i] - y[i]) end), of(mr.mae, y, {}), 1e-6)
+    close(mean(function(i)
+      local r = math.abs(a[i] - y[i])
+      return r <= 1.5 and r * r / 2 or 1.5 * (r - 0.75)
+    end), of(mr.huber, y, { delta = 1.5 }), 1e-6)
+    close(mean(function(i) return math.max(0, 1 - (b[i] > 0 and a[i] or -a[i])) end),
+      of(mr.hinge, b, {}), 1e-6)
+    close(mean(function(i) return math.exp(a[i]) - y[i] * a[i] end), of(mr.poisson, y, {}), 1e-6)
+    close(mean(function(i) return math.max(0.9 * (y[i] - a[i]), 0.1 * (a[i] - y[i])) end),
+      of(mr.quantile, y, { q = 0.9 }), 1e-6)
+    close(mean(function(i) return softplus(y[i] - a[i]) end), of(mr.bpr, y, {}), 1e-6)
+  end)
+
+  it("cross-entropy agree with its definition, far from 0 too", function()
+    local n, c = 200, 7
+    local z = numbers(n * c, function(i) return 300 * math.sin(i * 1.1) end)
+    local y = numbers(n, function(i) return i % c end)
+    local expected = 0
+    for s = 1, n do
+      local top, sum = -math.huge, 0
+      for j = 1, c do top = math.max(top, z[(s - 1) * c + j]) end
+      for j = 1, c do sum = sum + math.exp(z[(s - 1) * c + j] - top) end
+      for j = 1, c do
+        local y_sj = 0.7 * (y[s] == j - 1 and 1 or 0) + 0.3 / c
+        expected = expected + y_sj * (top + math.log(sum) - z[(s - 1) * c + j]) / n
+      end
+    end
+    close(expected, mr.cross_entropy(layers.tensor({ n, c }, z), layers.tensor({ n }, y),
+      { label_smoothing = 0.3 }):value(), 1e-6)
+  end)
+
+  it("pairwise and listwise losses agree with their definition", function()
+    local n, groups = 300, 23
+    local a = numbers(n, function(i) return 3 * math.sin(i * 1.7) end)
+    local w = numbers(n, function(i) return 1 + i % 3 end)
+    local y = numbers(n, function(i) return math.max(0, math.floor(3 * math.cos(i * 2.3))) end)
+    local g = numbers(n, function(i) return i * i % groups end)
+    local sum, pairs_count = 0, 0
+    for i = 1, n do
+      for j = 1, n do
+        if g[i] == g[j] and y[i] > y[j] then
+          sum, pairs_count = sum + w[i] * w[j] * softplus(a[j] - a[i]), pairs_count + 1
+        end
+      end
+    end
+    local lists, counted = 0, 0
+    for k = 0, groups - 1 do
+      local labels, total, loss = 0, 0, 0
+      for i = 1, n do
+        if g[i] == k then labels, total = labels + y[i], total + math.exp(a[i]) end
+      end
+      for i = 1, n do
+        if g[i] == k then loss = loss + w[i] * y[i] * (math.log(total) - a[i]) end
+      end
+      if labels > 0 then lists, counted = lists + loss / labels, counted + 1 end
+    end
+    local o = { group = layers.tensor({ n }, g), weight = layers.tensor({ n }, w) }
+    local score, label = layers.tensor({ n }, a), layers.tensor({ n }, y)
+    close(sum / pairs_count, mr.pairwise(score, label, o):value(), 1e-6)
+    close(lists / counted, mr.listwise(score, label, o):value(), 1e-6)
+    assert.equal(0, mr.pairwise(score, score * 0):value())
+    assert.equal(0, mr.listwise(score, score * 0):value())
+  end)
+
+  it("the softmax over a batch's items agree with its definition", function()
+    local n, d = 333, 5 -- more than two tiles each way
+    local u = numbers(n * d, function(i) return math.sin(i * 1.7) end)
+    local v = numbers(n * d, function(i) return math.cos(i * 2.9) end)
+    local id = numbers(n, function(i) return i * i % 41 end)
+    local q = numbers(n, function(i) return -(i % 5) end)
+    local y = numbers(n, function(i) return i % 3 == 0 and 0 or 1 end)
+    local expected = 0
+    for i = 1, n do
+      local sum, own = 0, nil
+      for j = 1, n do
+        local s = 0
+        for k = 1, d do s = s + u[(i - 1) * d + k] * v[(j - 1) * d + k] end
+        s = s / 0.2 - q[j]
+        if i == j then own = s end
+        if i == j or id[i] ~= id[j] then sum = sum + math.exp(s) end
+      end
+      expected = expected + y[i] * (math.log(sum) - own) / n
+    end
+    close(expected, mr.in_batch_softmax(layers.tensor({ n, d }, u), layers.tensor({ n, d }, v), {
+      id = layers.tensor({ n }, id), log_q = layers.tensor({ n }, q), label = layers.tensor({ n }, y),
+      temperature = 0.2 }):value(), 1e-5)
+  end)
+
+  it("keys of a field are equal where the keys are", function()
+    local batch = batches.fielded()
+    local keys = batch:keys(1)
+    local number = layers.tensor({ 3 }, { 0, 0, 0 }) + keys
+    assert.equal(number:get(1), number:get(3))
+    assert.not_equal(number:get(1), number:get(2))
+    assert.equal(keys, batch:keys(1))
+  end)
+
+  it("frequencies follow the steps between sightings", function()
+    local m = model()
+    local frequency = mr.frequency(m, "seen", { buckets = 1009, rate = 0.25 })
+    local function one(key) return batches.build({ { { key } } }, { fields = 1 }):keys(1) end
+    local function at(step, key, training)
+      t:begin(training ~= false, step)
+      return math.exp(-frequency(one(key)):value())
+    end
+    close(4, at(4, 7), 1e-6)                       -- first seen in step 4
+    close(4, at(4, 7), 1e-6)                       -- once a step
+    close(4 + 0.25 * (10 - 4), at(14, 7), 1e-6)
+    close(5.5, at(20, 7, false), 1e-6)             -- evaluation only looks
+    close(5.5 + 0.25 * (6 - 5.5), at(20, 7), 1e-6)
+    close(1, at(1, 8, false), 1e-6)                -- never seen
+  end)
+
   it("dropout keep the expectation, repeat for a step, and change with it", function()
     local n = 100000
     local function drawn(step)
@@ -912,7 +1134,11 @@ describe("results of", function()
       local mixed = mr.mmoe(m, "mixed", 15, { tasks = 1 })(seen + v:max() + mr.pairs(fields):sum(2)):sum(3)
       fields = mr.squeeze_excitation(m, "squeeze", batch.c.fields)(attend(fields) + v:fields("sqrtn"))
       local gate = (scores * fields:max(2, true)):gelu():transpose(2, 3):sum(3):sum(2, true)
-      local loss = mr.bce(first + deep(fields) + mixed + gate * fields:mean(), batch.label)
+      local score = first + deep(fields) + mixed + gate * fields:mean()
+      local flat, group = fields:flatten(), { group = batch:keys(1) }
+      local loss = mr.bce(score, batch.label) + mr.pairwise(score, batch.label, group)
+        + mr.listwise(score, batch.label, group) + mr.cross_entropy(flat, batch.label)
+        + mr.in_batch_softmax(mr.l2_normalize(flat), flat, { id = batch:keys(2) })
       loss:backward()
       local bits = { loss:value() }
       for i = 0, unique * 15 - 1 do bits[#bits + 1] = C.mr_tape_lookup_gradient(t.c, 0, i) end
@@ -989,6 +1215,22 @@ describe("a wrong", function()
       "bce: expected scores [n, 1], got [3, 4]")
     fails(function() return mr.bce(zeros(3, 1), zeros(4)) end,
       "bce: labels are [4], expected [3] as of the scores")
+    fails(function() return mr.mae(zeros(3, 1), zeros(3), { weight = zeros(2) }) end,
+      "mae: weights are [2], expected [3] as of the scores")
+    fails(function() return mr.bpr(zeros(3, 1), zeros(2)) end,
+      "bpr: scores of negatives are [2], expected [3] as of the scores")
+    fails(function() return mr.cross_entropy(zeros(3), zeros(3)) end,
+      "cross_entropy: expected logits [n, classes], got [3]")
+    fails(function() return mr.cross_entropy(zeros(3, 4), zeros(3, 5)) end,
+      "cross_entropy: labels are [3, 5], expected [3] or [3, 4]")
+    fails(function() return mr.pairwise(zeros(3, 1), zeros(3), { group = zeros(4) }) end,
+      "pairwise: groups are [4], expected [3] as of the scores")
+    fails(function() return mr.listwise(zeros(3, 2), zeros(3)) end,
+      "listwise: expected scores [n, 1], got [3, 2]")
+    fails(function() return mr.in_batch_softmax(zeros(3, 2), zeros(3, 4)) end,
+      "in_batch_softmax: items are [3, 4], expected [3, 2] as the users")
+    fails(function() return mr.in_batch_softmax(zeros(3, 2), zeros(3, 2), { log_q = zeros(2) }) end,
+      "in_batch_softmax: log_q are [2], expected [3] as of the users")
     fails(function() return mr.batch_norm(model(), "norm", 3)(zeros(3, 4)) end,
       "batch_norm: gamma is [3], expected [4] for an input [3, 4]")
     fails(function() return mr.inner_products(zeros(3, 4)) end, "inner_products: expected vectors "
@@ -1062,6 +1304,19 @@ describe("a wrong", function()
       "bce: the label of sample 2 of the batch is 2, expected 0 to 1")
     fails(function() return mr.bce(zeros(2), layers.tensor({ 2 }, { 0, 0 / 0 })) end,
       "bce: the label of sample 2 of the batch is nan, expected 0 to 1")
+    local function two(loss, label) return function() return loss(zeros(2), layers.tensor({ 2 }, label)) end end
+    fails(two(mr.poisson, { 3, -1 }),
+      "poisson: the label of sample 2 of the batch is -1, expected a count of at least 0")
+    fails(two(mr.hinge, { 0.5, 1 }),
+      "hinge: the label of sample 1 of the batch is 0.5, expected 0 or 1 (or -1 or 1)")
+    fails(two(mr.huber, { 0, 1 / 0 }),
+      "huber: the label of sample 2 of the batch is inf, expected a finite number")
+    fails(two(mr.listwise, { 0, -1 }),
+      "listwise: the label of sample 2 of the batch is -1, expected a number of at least 0")
+    fails(function() return mr.cross_entropy(zeros(2, 3), layers.tensor({ 2 }, { 0, 3 })) end,
+      "cross_entropy: the label of sample 2 of the batch is 3, expected a class from 0 to 2")
+    fails(function() return mr.cross_entropy(zeros(1, 2), layers.tensor({ 1, 2 }, { 0.5, 0.6 })) end,
+      "cross_entropy: the labels of sample 1 of the batch are not probabilities: their sum is 1.1")
     fails(function() (zeros(1) / 0):sum():backward() end, "backward: the loss is nan")
   end)
 
@@ -1080,6 +1335,16 @@ describe("a wrong", function()
   it("argument is an error that says what was expected", function()
     fails(function() return zeros(1) + {} end, "add: expected a tensor, got a table")
     fails(function() return mr.dropout(zeros(2), 1) end, "dropout: rate is 1, expected 0 to below 1")
+    fails(function() return mr.huber(zeros(2), zeros(2), { delta = 0 }) end,
+      "huber: delta is 0, expected a number above 0")
+    fails(function() return mr.quantile(zeros(2), zeros(2), { p = 0.5 }) end,
+      "quantile has no option \"p\"")
+    fails(function() return mr.bce(zeros(2), zeros(2), { label_smoothing = 2 }) end,
+      "bce: label_smoothing is 2, expected a number of at least 0 and at most 1")
+    fails(function() return mr.pairwise(zeros(4), zeros(4), { group = batches.sets():keys(1) }) end,
+      "batch: its samples are plain sets of keys, without fields to take one from")
+    fails(function() return mr.pairwise(zeros(3), zeros(3), { group = batches.fielded():keys(4) }) end,
+      "batch: field 4 is not among its 3")
     local batch, unique = batches.sets()
     local lookup = C.mr_tape_lookup(t.c, batch.c, ffi.new("int32_t[1]", 1), 1,
       ffi.new("double[?]", unique), unique)

@@ -159,3 +159,85 @@ describe("an optimizer agrees with PyTorch's:", function()
     end)
   end
 end)
+
+describe("an optimizer", function()
+  it("moves no weight of a model whose schedule has come to 0, and goes on after", function()
+    for _, case in ipairs(CASES) do
+      local o = mr.optim[case[1]](case[2])
+      for _, form in ipairs { "table", "param" } do
+        local ours = optimizers[form](o, 2, 3, mr.init.normal(0.5))
+        local g = { { 0.5, -0.25, 1 }, { 2, 1, -1 } }
+        ours.step(1, g)
+        local before = { ours.weights(1), ours.weights(2) }
+        ours.scale_lr(0)
+        ours.step(2, g)
+        assert.same(before, { ours.weights(1), ours.weights(2) })
+        ours.scale_lr(1)
+        ours.step(3, g)
+        local after = ours.weights(2)
+        for i = 1, 3 do assert.is_true(after[i] == after[i]) end
+        assert.not_same(before[2], after)
+        ours.free()
+      end
+    end
+  end)
+
+  it("of FTRL moves no weight because the learning rate was changed", function()
+    for _, settings in ipairs { { l1 = 0.1, l2 = 0.1 }, { l1 = 0.1, group = 0.1 } } do
+      local ours = optimizers.table(mr.optim.ftrl(settings), 1, 3, mr.init.normal(0.5))
+      ours.step(1, { { 0.5, -0.25, 1 } })
+      local before = ours.weights(1)
+      ours.scale_lr(0.25)
+      ours.step(2, { { 0, 0, 0 } })
+      local after = ours.weights(1)
+      for i = 1, 3 do assert.near(before[i], after[i], 1e-7) end
+      ours.free()
+    end
+  end)
+
+  it("by rows takes the rows of a param's last axis, however many there are", function()
+    for _, o in ipairs { mr.optim.row_adagrad(), mr.optim.row_adagrad { group = 0.1 },
+      mr.optim.adagrad { group = 0.1 }, mr.optim.ftrl { group = 0.1 }, mr.optim.rmsprop() } do
+      local rows, dim = 2000, 19 -- more than one piece of work
+      local weights = {}
+      for _, form in ipairs { "param", "table" } do
+        local ours = optimizers[form](o, rows, dim, mr.init.constant(0.5))
+        local random = stream(5)
+        for step = 1, 3 do
+          local g = {}
+          for r = 1, rows do
+            g[r] = {}
+            for i = 1, dim do g[r][i] = as_float(random() - 0.5) end
+          end
+          ours.step(step, g)
+        end
+        weights[form] = {}
+        for r = 1, rows, 37 do weights[form][r] = ours.weights(r) end
+        ours.free()
+      end
+      assert.same(weights.table, weights.param)
+    end
+  end)
+
+  it("is refused settings that it has not, or out of range, by name", function()
+    for message, make in pairs {
+      ['optimizer lion has no setting "l2", expected beta1, beta2, decay, decay_scope, idle_steps, lr'] =
+        function() mr.optim.lion { l2 = 1 } end,
+      ["optimizer sgd: nesterov is a number, expected a boolean"] = function() mr.optim.sgd { nesterov = 1 } end,
+      ['optimizer adam: bias_correction is "rows", expected one of global, row'] =
+        function() mr.optim.adam { bias_correction = "rows" } end,
+      ["optimizer adagrad: fade_every is 2.5, expected a whole number"] =
+        function() mr.optim.adagrad { fade_every = 2.5 } end,
+      ["p: nesterov looks ahead along the momentum, which is 0"] =
+        function() optimizers.param(mr.optim.sgd { nesterov = true }, 1, 1) end,
+      ["table t, column w: fade_every is -1, expected a whole number from 0"] =
+        function() optimizers.table(mr.optim.adagrad { fade_every = -1 }, 1, 1) end,
+      ["p: group is -1, expected a number from 0 to below inf"] =
+        function() optimizers.param(mr.optim.ftrl { group = -1 }, 1, 1) end,
+    } do
+      local ok, problem = pcall(make)
+      assert.is_false(ok)
+      assert.truthy(problem:find(message, 1, true), problem)
+    end
+  end)
+end)

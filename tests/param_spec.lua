@@ -113,6 +113,17 @@ describe("a param", function()
     fails("\2" .. kept:sub(2), "param w: its format is version 2, expected 1")
   end)
 
+  it("begins its state anew where another setting orders it otherwise", function()
+    local function ftrl(group, seed)
+      return Param.new("w", seed, { 20, 3 }, { init = mr.init.normal(0.5), optim = mr.optim.ftrl { group = group } })
+    end
+    local blocks, rows = ftrl(0, 1), ftrl(0.5, 2)
+    rows:load(blocks:save())
+    assert.same(weights(blocks), weights(rows))
+    assert.is_true(ftrl(0.5, 1):save() == rows:save())
+    assert.equal(#blocks:save(), #rows:save())
+  end)
+
   it("takes the weights of another optimizer, and its own state begins anew", function()
     local sgd = Param.new("w", 7, { 20000 }, { optim = mr.optim.sgd() })
     local adagrad = Param.new("w", 1, { 20000 }, { optim = mr.optim.adagrad { init = 0.5 } })

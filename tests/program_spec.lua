@@ -158,7 +158,9 @@ describe("wrong usage", function()
     { { "train", "fm", "--store", "x", "--data", "d", "--valid", "1.5" }, "--valid 1.5: expected a file or a fraction" },
     { { "train", "fm", "--store", "x", "--data", "-", "--epochs", "2" }, "standard input (-) can be read only once" },
     { { "train", "fm", "--store", "x", "--data", "-", "--shuffle", "full" }, "standard input (-) can be read only once" },
+    { { "train", "fm", "--store", "x", "--loss", "hubert" }, "did you mean huber?" },
     { { "eval" }, "--store" },
+    { { "eval", "--store", "x", "--metrics", "auc,gaucc" }, "did you mean gauc?" },
     { { "predict", "--store", "x", "--outt", "y" }, "did you mean --out?" },
     { { "learn", "fm", "--store", "x" }, "--source" },
     { { "learn", "fm", "--store", "x", "--source", "-", "--follow" }, "--follow is for files" },
@@ -178,6 +180,56 @@ describe("wrong usage", function()
       assert.is_nil(io.open("x"))
     end)
   end
+end)
+
+describe("moonrock eval", function()
+  local data = dir .. "/groups.csv"
+  local rows = { "user,country,label" }
+  for i = 1, 400 do
+    rows[#rows + 1] = ("u%d,%s,%d"):format(i % 20, i % 3 == 0 and "DE" or "US", (i % 7 + i % 3) % 2)
+  end
+  shell.write(data, table.concat(rows, "\n") .. "\n")
+  local schema = script("groups.lua", [[
+    local mr = require "moonrock"
+    return mr.schema { name = "groups", label = "label",
+      fields = { mr.category "user", mr.category "country" } }]])
+
+  it("measures by group and by slice, and shows what it is asked to", function()
+    local store = dir .. "/groups"
+    local status, _, err = moonrock("train", "lr", "--schema", schema, "--data", data, "--store", store)
+    assert.equal(0, status, err)
+    local out
+    status, out, err = moonrock("eval", "--store", store, "--data", data, "--json", "--metrics", "gauc,mrr",
+      "--group", "user", "--slice", "country=DE", "--k", "3")
+    assert.equal(0, status, err)
+    local test = require("dkjson").decode(out).test
+    local names = {}
+    for name in pairs(test) do names[#names + 1] = name end
+    table.sort(names)
+    assert.same({ "auc", "gauc", "groups", "k", "logloss", "mrr", "rows", "slices" }, names)
+    assert.same({ 400, 20, 3 }, { test.rows, test.groups, test.k })
+    assert.same({ 267, 133 }, { test.slices[1].rows, test.slices[2].rows })
+    assert.equal("DE", test.slices[2].value)
+    assert.is_nil(test.slices[1].value)
+    status, out = moonrock("eval", "--store", store, "--data", data, "--group", "1", "--slice", "country=DE")
+    assert.equal(0, status)
+    assert.truthy(out:find("auc 0%.%d+ .*gauc 0%.%d+.*\n  %x+ +267 rows .*\n  DE +133 rows "), out)
+    status, _, err = moonrock("eval", "--store", store, "--data", data, "--group", "usr")
+    assert.equal(1, status)
+    assert.truthy(err:find('schema groups has no field "usr", only user, country', 1, true), err)
+  end)
+
+  it("takes ratings where the loss does, and predicts counts from their logarithm", function()
+    local counts = shell.write(dir .. "/counts.libfm", ("3 1:1\n4 1:1\n"):rep(500))
+    local store = dir .. "/counts"
+    local status, _, err = moonrock("train", "lr", "--data", counts, "--format", "libfm", "--loss", "poisson",
+      "--optim", "sgd", "--lr", "0.05", "--batch", "4", "--shuffle", "off", "--store", store)
+    assert.equal(0, status, err)
+    local out
+    status, out, err = moonrock("predict", "--store", store, "--data", counts)
+    assert.equal(0, status, err)
+    assert.truthy(math.abs(tonumber(out:match("^%S+")) - 3.5) < 0.2, out:sub(1, 20))
+  end)
 end)
 
 describe("a failure", function()

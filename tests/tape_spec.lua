@@ -110,6 +110,7 @@ local function steps()
   local watch = mr.attention_pool(m, "watch", 4, { weights = "softmax", hidden = { 4 } })
   local experts = mr.mmoe(m, "experts", 4, { experts = 2, tasks = 2, hidden = { 4, 1 }, activation = "prelu" })
   local bias = m:param("bias", { 1 })
+  local frequency, group, how = mr.frequency(m, "seen"), {}, { temperature = 0.5 }
   local dims, rows = ffi.new("int32_t[2]", 1, 4), ffi.new("double[?]", unique * 5)
   for i = 0, unique * 5 - 1 do rows[i] = math.sin(i) * 0.1 end
   local w, v = pool.column("given", "w", 0, 1), pool.column("given", "v", 1, 4)
@@ -124,7 +125,12 @@ local function steps()
     local tasks = experts(watch(v:fields("max"):slice(2, 2, 2):flatten(), keys, mask))
     local score = bias + w:sum() + mr.fm(v) + deep(attend(fields)) + tasks:slice(2, 1, 1):flatten()
     score = score * 0.5 + mr.concat(w:mean(), v:mean()):sigmoid():mean() - bias / 2
-    local loss = mr.bce(score, batch.label)
+    group.group, how.id, how.label = batch:keys(1), batch:keys(2), batch.label
+    how.log_q = frequency(how.id)
+    local u = mr.l2_normalize(fields:slice(2, 1, 2):flatten())
+    local loss = mr.bce(score, batch.label) + 0.01 * mr.pairwise(score, batch.label, group)
+      + 0.01 * mr.in_batch_softmax(u, fields:slice(2, 3, 4):flatten(), how)
+      + 0.01 * mr.huber(score, batch.label) + 0.01 * mr.listwise(score, batch.label, group)
     loss:backward()
     local value = loss:value()
     for i = 1, #made do C.mr_param_step(made[i].c, step) end

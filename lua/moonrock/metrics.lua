@@ -1,10 +1,23 @@
---- What predictions are worth (runtime/metrics.c, runtime/watch.c): `mr.metrics` for a data set,
--- `mr.watch` for a stream that is scored before it is learned from.
+--- What predictions are worth (runtime/metrics.c, rank_metrics.c, slices.c, watch.c): `mr.metrics` for
+-- a data set, `mr.watch` for a stream that is scored before it is learned from.
 local ffi = require "ffi"
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"
+local objective = require "moonrock.objective"
 
 local metrics = {}
+
+-- Metrics by name: 1 where more is better, -1 where less is, 0 where neither is.
+local BETTER = { logloss = -1, auc = 1, accuracy = 1, rmse = -1, mae = -1, ne = -1, pr_auc = 1,
+  calibration = 0, ece = -1, label = 0, prediction = 0, gauc = 1, ndcg = 1, precision = 1, recall = 1,
+  hit_rate = 1, map = 1, mrr = 1 }
+
+-- Of the samples of a group, from mr_ranked.
+local RANKED = { "gauc", "ndcg", "precision", "recall", "hit_rate", "map", "mrr" }
+
+metrics.better = BETTER
+metrics.names = { "logloss", "auc", "accuracy", "rmse", "mae", "ne", "pr_auc", "calibration", "ece",
+  "label", "prediction", unpack(RANKED) }
 
 local DEFAULT_WINDOW, DEFAULT_EVERY = 10000, "10s"
 
@@ -38,19 +51,17 @@ local function options_check(subject, options, known)
   for name in pairs(options) do
     if not known[name] then err.raise("%s has no option %q", subject, tostring(name)) end
   end
-  if options.loss and options.loss ~= "bce" and options.loss ~= "mse" then
-    err.raise("%s: loss is %q, expected \"bce\" or \"mse\"", subject, tostring(options.loss))
-  end
+  return objective.link(subject, options.loss or "bce")
 end
 
 -- mr_score as a table. A metric that the samples do not define is NaN (the AUC of one class, any
--- mean of nothing); one that makes no sense for a regression is left out.
-local function result(score, regression)
-  local r = { rows = score.rows, rmse = score.rmse, label = score.label,
-    prediction = score.prediction }
-  if not regression then
+-- mean of nothing); one that makes no sense without classes is left out.
+local function result(score, link)
+  local r = { rows = score.rows, rmse = score.rmse, mae = score.mae, label = score.label,
+    prediction = score.prediction, calibration = score.calibration }
+  if link == C.MR_LOGIT then
     r.logloss, r.accuracy = score.logloss, score.accuracy
-    r.auc = score.auc
+    r.auc, r.pr_auc, r.ne, r.ece = score.auc, score.pr_auc, score.ne, score.ece
   end
   return r
 end
@@ -59,51 +70,143 @@ end
 local Metrics = {}
 Metrics.__index = Metrics
 
-local METRICS_OPTIONS = { loss = true, bins = true }
+local METRICS_OPTIONS = { loss = true, bins = true, group = true, k = true, slice = true,
+  values = true }
 
---- An empty accumulator. It keeps 8 bytes a sample, and as much again once it was read; with
---- `bins` (a power of two, 32 to 2^20) it keeps 16 bytes a bin, and `m:auc_error()` bounds the
---- error of its AUC: about 1e-4 with 65536.
----@param options? { loss?: "bce"|"mse", bins?: integer } mse: scores are values, not logits
+---@class MetricsOptions
+---@field loss? string of the model: how its scores are read; "bce": as logits
+---@field bins? integer a power of two, 32 to 2^20: fixed memory, 16 bytes a bin, instead of 8 bytes a
+--- sample (and as much again once it was read). `m:auc_error()` bounds the error of AUC and PR-AUC:
+--- about 1e-4 and 1e-3 with 65536
+---@field group? string|integer a field: ranks samples within groups of an equal key, by 24 bytes a
+--- sample: gauc, ndcg, precision, recall, hit_rate (at k), map, mrr
+---@field k? integer 10
+---@field slice? string|integer a field: the metrics of each of its values as well
+---@field values? string[] values of a schema's field, to be named: others go by their key
+
+--- An empty accumulator.
+---@param options? MetricsOptions
 ---@return Metrics
 function metrics.new(options)
   local o = options or {}
-  options_check("mr.metrics", o, METRICS_OPTIONS)
-  local self = setmetatable({ regression = o.loss == "mse" }, Metrics)
-  local handle = err.check(C.mr_metrics_new(self.regression and 1 or 0, o.bins or 0))
-  self.c = ffi.gc(handle, C.mr_metrics_free)
+  local link = options_check("mr.metrics", o, METRICS_OPTIONS)
+  local self = setmetatable({ link = link, group = o.group, slice = o.slice, values = o.values,
+    k = o.k or 10, room = 0 }, Metrics)
+  self.c = ffi.gc(err.check(C.mr_metrics_new(link, o.bins or 0)), C.mr_metrics_free)
   self.score = ffi.new "mr_score"
+  if o.group then
+    self.ranks = ffi.gc(err.check(C.mr_ranks_new(link, self.k)), C.mr_ranks_free)
+    self.ranked = ffi.new "mr_ranked"
+  end
+  if o.slice then
+    self.slices = ffi.gc(err.check(C.mr_slices_new(link, o.bins or 0)), C.mr_slices_free)
+  end
   return self
 end
 
---- Adds a batch, with its sample weights if it has any.
+-- The keys of a batch in a field: uint64_t[n], until the next call.
+local function keys_of(self, batch, field)
+  if batch.n > self.room then
+    self.room = batch.n
+    self.keys = ffi.new("uint64_t[?]", batch.n)
+  end
+  err.check(C.mr_batch_keys(batch.c, batch:keys(field).field, self.keys))
+  return self.keys
+end
+
+-- The names of slices: the keys that a schema gives to the cells named in `values`.
+local function names_of(self, batch)
+  local names = {}
+  local schema, field = batch.schema, batch:keys(self.slice).field
+  if schema and schema.c then
+    local name = C.mr_schema_field_name(schema.c, field)
+    local seed = C.mr_hash(name, #ffi.string(name), 0)
+    for _, value in ipairs(self.values) do
+      names[tostring(C.mr_hash(value, #value, seed))] = value
+    end
+  end
+  return names
+end
+
+--- Adds a batch, with its sample weights if it has any. After an error what was added is undefined.
 ---@param logits table|ffi.cdata* [n] or [n, 1]
 ---@param label table batch.label; or const float * [n], then n and, if any, weights [n] follow
 ---@param n? integer
 ---@param weight? ffi.cdata*
 function Metrics:add(logits, label, n, weight)
   if type(label) == "cdata" then
+    if self.group or self.slice then err.raise("mr.metrics: groups and slices need batch.label") end
     return err.check(C.mr_metrics_add(self.c, floats("mr.metrics", logits, n), label, weight, n))
   end
   local batch = labelled("mr.metrics", label)
-  err.check(C.mr_metrics_add_batch(self.c, floats("mr.metrics", logits, batch.n), batch.c))
+  local scores, c = floats("mr.metrics", logits, batch.n), batch.c
+  err.check(C.mr_metrics_add_batch(self.c, scores, c))
+  if self.group then
+    err.check(C.mr_ranks_add(self.ranks, keys_of(self, batch, self.group), scores, c.label, c.weight,
+      batch.n))
+  end
+  if self.slice then
+    if self.values and not self.names then self.names = names_of(self, batch) end
+    err.check(C.mr_slices_add(self.slices, keys_of(self, batch, self.slice), scores, c.label, c.weight,
+      batch.n))
+  end
 end
 
 --- Forgets all samples.
-function Metrics:reset() C.mr_metrics_reset(self.c) end
-
---- The metrics of what was added so far; more may be added afterwards.
----@return { rows: number, logloss: number, auc: number, accuracy: number, rmse: number,
----  label: number, prediction: number } label and prediction are means (calibration is
----  prediction / label); NaN where undefined; logloss, auc and accuracy not for "mse"
-function Metrics:result()
-  err.check(C.mr_metrics_read(self.c, self.score))
-  return result(self.score, self.regression)
+function Metrics:reset()
+  C.mr_metrics_reset(self.c)
+  if self.ranks then C.mr_ranks_reset(self.ranks) end
+  if self.slices then C.mr_slices_reset(self.slices) end
 end
 
---- How far the AUC of the last result may be from the exact one; 0 without bins.
----@return number
-function Metrics:auc_error() return self.score.auc_error end
+local function slices_of(self)
+  local list, key, score = {}, ffi.new "uint64_t[1]", ffi.new "mr_score"
+  for i = 0, 2 ^ 31 - 1 do
+    if err.check(C.mr_slices_read(self.slices, i, key, score)) == 0 then break end
+    local r = result(score, self.link)
+    r.key = ("%016x"):format(key[0])
+    r.value = self.names and self.names[tostring(key[0])] or nil
+    list[i + 1] = r
+  end
+  table.sort(list, function(a, b)
+    if a.rows ~= b.rows then return a.rows > b.rows end
+    return a.key < b.key
+  end)
+  return list
+end
+
+--- The metrics of what was added so far; more may be added afterwards.
+---@return { rows: number, logloss: number, auc: number, accuracy: number, rmse: number, mae: number,
+---  label: number, prediction: number, calibration: number, ne: number, ece: number, pr_auc: number,
+---  groups: number, k: integer, slices: table[] } label and prediction are means; NaN where undefined;
+---  logloss, auc, accuracy, ne, ece and pr_auc only of logits; groups, k and the metrics of ranks only
+---  with `group`; slices, the largest first and each with its key (and value), only with `slice`
+function Metrics:result()
+  err.check(C.mr_metrics_read(self.c, self.score))
+  local r = result(self.score, self.link)
+  if self.ranks then
+    err.check(C.mr_ranks_read(self.ranks, self.ranked))
+    r.groups, r.k = self.ranked.groups, self.k
+    for _, name in ipairs(RANKED) do r[name] = self.ranked[name] end
+  end
+  if self.slices then r.slices = slices_of(self) end
+  return r
+end
+
+--- How far the AUC and the PR-AUC of the last result may be from the exact ones; 0 without bins.
+---@return number auc
+---@return number pr_auc
+function Metrics:auc_error() return self.score.auc_error, self.score.pr_auc_error end
+
+--- Calibration by bucket: tenths of the predicted probability, from 0 on.
+---@return { weight: number, prediction: number, label: number }[] weights, mean predictions, mean labels
+function Metrics:buckets()
+  local list, out = {}, ffi.new "double[3]"
+  while C.mr_metrics_bucket(self.c, #list, out, out + 1, out + 2) == 1 do
+    list[#list + 1] = { weight = out[0], prediction = out[1], label = out[2] }
+  end
+  return list
+end
 
 ---@class Watch
 local Watch = {}
@@ -128,16 +231,16 @@ end
 --- Progressive validation: metrics of the last `window` samples (exact) and of all so far (the
 --- AUC by 4096 bins). What it saves depends on the samples alone; only `due` in seconds looks at
 --- a clock.
----@param options? { loss?: "bce"|"mse", window?: integer, every?: string|number } `every`: "10s",
+---@param options? { loss?: string, window?: integer, every?: string|number } `every`: "10s",
 ---  "100 batches", "5000 samples" or a number of samples
 ---@return Watch
 function metrics.watch(options)
   local o = options or {}
-  options_check("mr.watch", o, WATCH_OPTIONS)
-  local self = setmetatable({ regression = o.loss == "mse" }, Watch)
+  local link = options_check("mr.watch", o, WATCH_OPTIONS)
+  local self = setmetatable({ link = link }, Watch)
   self.window = o.window or DEFAULT_WINDOW
   self.every, self.unit = period(o.every or DEFAULT_EVERY)
-  local handle = err.check(C.mr_watch_new(self.regression and 1 or 0, self.window))
+  local handle = err.check(C.mr_watch_new(link, self.window))
   self.c = ffi.gc(handle, C.mr_watch_free)
   self.recent, self.all = ffi.new "mr_score", ffi.new "mr_score"
   self.samples, self.batches = 0, 0
@@ -180,7 +283,7 @@ end
 ---@return { rows: number, window: table, total: table } as of Metrics:result()
 function Watch:result()
   err.check(C.mr_watch_read(self.c, self.recent, self.all))
-  local window, total = result(self.recent, self.regression), result(self.all, self.regression)
+  local window, total = result(self.recent, self.link), result(self.all, self.link)
   return { rows = total.rows, window = window, total = total }
 end
 

@@ -6,6 +6,7 @@ local C = require "moonrock.ffi"
 local clip = require "moonrock.clip"
 local err = require "moonrock.error"
 local layout = require "moonrock.layout"
+local objective = require "moonrock.objective"
 local optim = require "moonrock.optim"
 local Param = require "moonrock.param"
 local schedule = require "moonrock.schedule"
@@ -33,10 +34,12 @@ local SEED = 42
 local COMMIT_SECONDS = 30
 
 --- Defines a model. `build(m, opt)` declares its tables and params and returns a function from a
---- batch to logits [n, 1].
+--- batch to scores [n, 1]; and, if training goes down another loss than one of score and label, a
+--- function of those scores and the batch that returns it.
 ---@param name string
 ---@param build fun(m: table, opt: table): fun(x: table): table
----@param settings table|nil { loss = "bce" | "mse", optim = default optimizer }
+---@param settings table|nil { loss = "bce" | "huber" | { name = "quantile", q = 0.9 } ... (see
+--- moonrock.objective), optim = default optimizer }
 ---@return table definition
 function Model.define(name, build, settings)
   if type(name) ~= "string" or type(build) ~= "function" then
@@ -93,7 +96,7 @@ end
 --- Makes the model: opens its store, or keeps it in memory without one.
 ---@param options table|nil store, schema, seed, threads, read_only, follow, commit_seconds, commit_every,
 --- lr, optim, schedule (of the learning rate; see moonrock.schedule), clip_norm, clip_each, clip_value (see
---- moonrock.clip), and the model's own
+--- moonrock.clip), loss (in place of the definition's), and the model's own
 ---@return table model
 function Definition:__call(options)
   options = options or {}
@@ -113,8 +116,13 @@ function Definition:__call(options)
     read_only = options.read_only or options.follow, position = ffi.new("mr_position"), fit = {},
     clock = options.clock, cold = options.cold, lr_factor = 1, commit_every = options.commit_every,
     commit_seconds = options.commit_seconds or COMMIT_SECONDS, batches_since = 0,
-    loss_name = self.settings.loss or "bce", kept = options.detached,
+    objective = objective.new("model " .. self.name, opt.loss or self.settings.loss or "bce"),
+    kept = options.detached,
   }, Model)
+  m.loss_name = m.objective.name
+  if m.data and not m.data.task and m.objective.link ~= C.MR_LOGIT then -- labels are any numbers
+    m.data = setmetatable({ task = "regression" }, { __index = m.data })
+  end
   m.training = not m.read_only
   if options.store then
     m.store = Store.open(options.store, options.follow and "follow" or m.read_only and "read" or "create")
@@ -140,10 +148,16 @@ function Definition:__call(options)
       m.default_optim = lr and optim.with_lr(default, lr) or default
     end
     if opt.schedule then m:set_schedule(opt.schedule) end
-    m.forward = self.build(m, opt)
+    m.forward, m.own_loss = self.build(m, opt)
     if type(m.forward) ~= "function" then
       err.raise("model %s: its function returned %s, expected a function of a batch", self.name,
         type(m.forward))
+    end
+    for name, value in pairs(m.store and opt or {}) do
+      if optim.in_lua(value) then
+        err.raise("model %s: %s is an optimizer in Lua: give it in the model's file, which the store keeps",
+          self.name, name)
+      end
     end
     m.limits = shrink.limits(m)
     m.clip = clip.of("model " .. self.name, opt)
@@ -341,6 +355,13 @@ local function give_up(self, problem)
     .. "help", self.name, self.step_number + 1, problem, where)
 end
 
+-- An optimizer in Lua: if it raises, the step is done in part, and the model is never committed.
+local function in_lua(self, what, update)
+  self.broken = "its optimizer failed"
+  update(what)
+  self.broken = nil
+end
+
 --- Updates every row and param by the gradients since the last step, each once.
 function Model:step()
   if self.broken then err.raise("model %s: it stopped: %s", self.name, self.broken) end
@@ -348,10 +369,15 @@ function Model:step()
   if self.schedule then apply_lr(self, self.lr_factor * self.schedule.at(self.step_number)) end
   if not clip.apply(self) then give_up(self, ffi.string(C.mr_error())) end
   for i = 1, #self.tables do
-    if C.mr_table_push(self.tables[i].c, step) < 0 then give_up(self, ffi.string(C.mr_error())) end
+    local t = self.tables[i]
+    if C.mr_table_push(t.c, step) < 0 then give_up(self, ffi.string(C.mr_error())) end
+    if t.updates then in_lua(self, t, t.update) end
   end
   for i = 1, #self.params do
-    if C.mr_param_step(self.params[i].c, step) < 0 then give_up(self, ffi.string(C.mr_error())) end
+    local p = self.params[i]
+    local updates = C.mr_param_updates(p.c)
+    if C.mr_param_step(p.c, step) < 0 then give_up(self, ffi.string(C.mr_error())) end
+    if p.update and C.mr_param_updates(p.c) > updates then in_lua(self, p.c, p.update) end
   end
   self.step_number = step
   self.open = false

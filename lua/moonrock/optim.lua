@@ -102,6 +102,78 @@ for _, rule in ipairs(optim.rules) do
   optim[rule] = function(settings) return optim.new(rule, settings) end
 end
 
+--- An optimizer of your own, for tables and dense weights. `update` gets one row's column, or a piece of a
+--- dense weight: w[0 .. n - 1] to change, the gradient g[0 .. n - 1], summed over the batch, and its state,
+--- `state` vectors of n that follow one another; t is the number of this update, from 1; o has lr, as it
+--- is in this step, and the settings. They are arrays of floats that are good until it returns. LuaJIT
+--- compiles it; it runs on one thread. It must be a function of these alone, so that a resumed run goes
+--- on to the same bits, and stand in the model's file (or one that it requires), which the store keeps.
+---@param given table { name =, state = 0 to 8 (0), init = what the state starts at (0), lr =, settings = {},
+--- update = function(w, g, state, n, t, o) }
+---@return table
+function optim.user(given)
+  local name = given.name
+  if type(name) ~= "string" or RULES[name] then
+    err.raise("mr.optimizer: name is %s, expected a text that no other optimizer is called", tostring(name))
+  end
+  if type(given.update) ~= "function" then
+    err.raise("optimizer %s: update is a %s, expected a function(w, g, state, n, t, o)", name,
+      type(given.update))
+  end
+  if type(given.lr) ~= "number" then
+    err.raise("optimizer %s: lr is %s, expected a number", name, tostring(given.lr))
+  end
+  -- stores tell optimizers by their numbers
+  local kind = C.MR_USER + tonumber(C.mr_hash(name, #name, 0) % 2 ^ 30)
+  local vectors = given.state or 0
+  if not (type(vectors) == "number" and vectors >= 0 and vectors <= 8 and vectors % 1 == 0) then
+    err.raise("optimizer %s: state is %s, expected a whole number from 0 to 8", name, tostring(vectors))
+  end
+  return setmetatable({ rule = name, kind = kind, lr = given.lr, vectors = vectors,
+    init = given.init or 0, update = given.update, settings = given.settings or {} }, Optim)
+end
+
+--- Whether something is an optimizer written in Lua.
+function optim.in_lua(o) return getmetatable(o) == Optim and o.update ~= nil end
+
+-- Room for so many weights, their gradient and state, which C copies to and from, and the settings.
+local function work(o, n)
+  local settings = {}
+  for name, value in pairs(o.settings) do settings[name] = value end
+  return ffi.new("float[?]", n), ffi.new("float[?]", n), ffi.new("float[?]", n * o.vectors + 1), settings
+end
+
+--- The update of a table's column after its pushes.
+---@return fun(c: ffi.cdata*) of the table in C
+function optim.column_update(o, column, dim)
+  local w, g, state, settings = work(o, dim)
+  local update = o.update
+  return function(c)
+    settings.lr = C.mr_table_optim(c, column).lr
+    local t = C.mr_table_updated(c, column, w, g, state)
+    while t > 0 do
+      update(w, g, state, dim, t, settings)
+      t = C.mr_table_updated(c, column, w, g, state)
+    end
+  end
+end
+
+--- The update of a dense weight of so many numbers after its steps.
+---@return fun(c: ffi.cdata*) of the param in C
+function optim.param_update(o, size)
+  local w, g, state, settings = work(o, math.min(size, 16384))
+  local update = o.update
+  return function(c)
+    settings.lr = C.mr_param_optim(c).lr
+    local t, piece, n = C.mr_param_updates(c), 0, C.mr_param_updated(c, 0, w, g, state)
+    while n > 0 do
+      update(w, g, state, n, t, settings)
+      piece = piece + 1
+      n = C.mr_param_updated(c, piece, w, g, state)
+    end
+  end
+end
+
 --- Fills in a C description.
 ---@param o table made by one of the functions above
 ---@param to ffi.cdata* an mr_optim
@@ -113,7 +185,7 @@ function optim.write(o, to)
   for name, value in pairs(o) do
     if WORDS[name] then
       to[FIELDS[name]] = WORDS[name][value]
-    elseif name ~= "rule" then
+    elseif name ~= "rule" and name ~= "update" and name ~= "settings" then
       to[name] = value
     end
   end

@@ -39,14 +39,18 @@ function Param.new(name, seed, shape, options)
         tostring(d))
     end
   end
+  local count = 1
+  for i = 1, #shape do count = count * shape[i] end
   local init, rule = ffi.new "mr_init", ffi.new "mr_optim"
   initializer.write(o.init, init, shape)
-  optim.write(o.optim or optim.adam(), rule)
+  local optimizer = o.optim or optim.adam()
+  optim.write(optimizer, rule)
   local trainable = o.trainable ~= false
   local c = err.check(C.mr_param_new(name, seed, ffi.new("int32_t[?]", #shape, shape), #shape, init,
     rule, trainable and 1 or 0))
   return setmetatable({ c = ffi.gc(c, C.mr_param_free), name = name, shape = shape,
     clip_each = clip.check(("param %q"):format(name), "clip_each", o.clip_each),
+    update = trainable and optim.in_lua(optimizer) and optim.param_update(optimizer, count),
     trainable = trainable, base_lr = rule.lr, tape = false, generation = -1, id = -1 }, Param)
 end
 

@@ -22,8 +22,59 @@ function reader.strings(list)
   return ffi.new("const char *[?]", #copy + 1, copy), #copy, copy
 end
 
+---@class Batch
+---@field n integer samples
+---@field label table the labels, for losses and metrics; batch.weight likewise
+local Batch = {}
+Batch.__index = Batch
+
+--- What stands for the key of each sample in a field: of its first entry there, 0 where it has none.
+--- Losses and metrics take it for groups and ids; as a tensor, [n], it holds equal numbers for equal
+--- keys of the batch.
+---@param field string|integer the name of a schema's field, or its number from 1
+---@return table
+function Batch:keys(field)
+  local keys = self.by_field[field]
+  if keys then return keys end
+  local number = reader.field(self.schema, field)
+  keys = { batch = self, name = "keys", field = number - 1 }
+  self.by_field[field] = keys
+  return keys
+end
+
+--- A batch around what a reader, or a test, fills.
+---@param c ffi.cdata* mr_batch
+---@param schema? Schema whose fields have names
+---@return Batch
+function reader.batch(c, schema)
+  local batch = setmetatable({ c = c, n = c.n, epoch = 1, last_of_epoch = false, by_field = {},
+    schema = schema }, Batch)
+  batch.label = { batch = batch, name = "label" }
+  batch.weight = { batch = batch, name = "weight" }
+  return batch
+end
+
+--- The number of a field, from 1, by its name in a schema or as it is.
+---@param schema Schema|nil
+---@param field string|integer
+---@return integer
+function reader.field(schema, field)
+  if type(field) == "number" then return field end
+  local names = {}
+  for i = 0, schema and schema.c and C.mr_schema_fields(schema.c) - 1 or -1 do
+    names[i + 1] = ffi.string(C.mr_schema_field_name(schema.c, i))
+    if names[i + 1] == field then return i + 1 end
+  end
+  if #names == 0 then
+    err.raise("field %q: the data has no schema that names fields; give its number, from 1",
+      tostring(field))
+  end
+  err.raise("schema %s has no field %q, only %s", schema.name, tostring(field),
+    table.concat(names, ", "))
+end
+
 ---@class Batches an iterator of batches: `for batch in it do`
----@field batch table the one batch, filled again and again
+---@field batch Batch the one batch, filled again and again
 local Batches = {}
 Batches.__index = Batches
 
@@ -150,9 +201,7 @@ function reader.open(files, options, format)
   c.max_wait = o.max_wait or 0
   c.bytes = o.bytes or 0
   local handle = err.check(C.mr_reader_open(c))
-  local batch = { c = C.mr_reader_batch(handle), n = 0, epoch = 1, last_of_epoch = false }
-  batch.label = { batch = batch, name = "label" }
-  batch.weight = { batch = batch, name = "weight" }
+  local batch = reader.batch(C.mr_reader_batch(handle), format.owner)
   return setmetatable({ c = ffi.gc(handle, C.mr_reader_close), batch = batch, schema = format.owner,
     anchors = anchors, epoch = (from.epoch or 0) + 1 }, Batches)
 end

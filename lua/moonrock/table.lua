@@ -141,10 +141,14 @@ function Table.new(name, id, seed, columns, default_optim, options, defaults)
   local c = err.check(C.mr_table_new(name, id, seed, description, #names))
   local self = setmetatable({ c = ffi.gc(c, C.mr_table_free), name = name, id = id,
     names = anchors, dims = {}, rings = {}, ring = 0, base_lr = {} }, Table)
+  local updates = {}
   for i, column_name in ipairs(names) do
     self.dims[i] = columns[column_name].dim
     self.base_lr[i] = C.mr_table_optim(c, i - 1).lr
+    local rule = columns[column_name].optim or default_optim
+    if optim.in_lua(rule) then updates[#updates + 1] = optim.column_update(rule, i - 1, self.dims[i]) end
   end
+  self.updates = updates[1] and updates -- of optimizers in Lua
   apply(self, o, admits)
   for r = 1, RINGS do
     local row = {}
@@ -186,6 +190,12 @@ function Table:scale_lr(factor)
   for i = 1, #self.names do
     C.mr_table_optim(self.c, i - 1).lr = self.base_lr[i] * factor
   end
+end
+
+--- After a push: runs the columns' optimizers that are written in Lua.
+function Table:update()
+  for i = 1, #self.updates do self.updates[i](self.c) end
+  C.mr_table_drop(self.c)
 end
 
 -- Learning rates by step are kept for columns whose l2 or decay is of the whole table.

@@ -110,7 +110,8 @@ local function tape_of(a, b)
 end
 tape.of = tape_of
 
--- The node that x is on tape t: a tensor, a param, a number, batch.label or batch.weight.
+-- The node that x is on tape t: a tensor, a param, a number, batch.label, batch.weight or
+-- batch:keys(field).
 local function node(t, x, operation)
   if getmetatable(x) == Tensor then
     if x.generation ~= x.tape.generation then stale() end
@@ -126,6 +127,8 @@ local function node(t, x, operation)
     id = C.mr_tape_label(t.c, x.batch.c)
   elseif type(x) == "table" and x.batch and x.name == "weight" then
     id = C.mr_tape_weight(t.c, x.batch.c)
+  elseif type(x) == "table" and x.batch and x.name == "keys" then
+    id = C.mr_tape_keys(t.c, x.batch.c, x.field)
   else
     err.raise("%s: expected a tensor, got a %s", operation, describe(x))
   end

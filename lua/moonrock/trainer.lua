@@ -2,7 +2,6 @@
 local C = require "moonrock.ffi"
 local clip = require "moonrock.clip"
 local err = require "moonrock.error"
-local losses = require "moonrock.losses"
 local metrics = require "moonrock.metrics"
 
 local trainer = {}
@@ -19,9 +18,16 @@ local function poll_interrupt(model)
 end
 trainer.poll_interrupt = poll_interrupt
 
---- The model's loss of a batch: bce or mse, as the model says.
+--- The model's loss of a batch: its own, or that of its scores and the labels.
 function trainer.loss(model, logits, batch)
-  return losses[model.loss_name](logits, batch.label)
+  if model.own_loss then return model.own_loss(logits, batch) end
+  return model.objective.of(logits, batch.label)
+end
+
+-- What the mean of it is called.
+local function loss_key(model)
+  if model.own_loss or model.objective.options then return "loss" end
+  return model.loss_name == "bce" and "logloss" or model.loss_name
 end
 
 local function inference(model, work, ...)
@@ -36,10 +42,13 @@ end
 --- Scores labelled batches without learning from them: creates no rows, writes nothing.
 ---@param model table
 ---@param batches table an iterator of batches; it is closed
----@return table { rows=, logloss=, auc=, accuracy=, rmse= }
-function trainer.evaluate(model, batches)
+---@param options? MetricsOptions group, k, slice, values, bins
+---@return table as of Metrics:result()
+function trainer.evaluate(model, batches, options)
+  local o = { loss = model.loss_name }
+  for name, value in pairs(options or {}) do o[name] = value end
   return inference(model, function()
-    local meter = metrics.new { loss = model.loss_name }
+    local meter = metrics.new(o)
     for batch in batches do
       meter:add(model(batch), batch.label)
       if C.mr_interrupted() ~= 0 then error({ interrupted = C.mr_interrupted() }, 0) end
@@ -62,13 +71,13 @@ local DEFAULTS = { epochs = 1, size = 256, shuffle = true, monitor = "auc" }
 local OPTIONS = { train = true, valid = true, test = true, epochs = true, size = true,
   shuffle = true, window = true, patience = true, reduce = true, monitor = true, on_event = true,
   on_batch = true, bad_lines = true, split = true, memory = true, schedule = true, clip_norm = true,
-  clip_each = true, clip_value = true }
+  clip_each = true, clip_value = true, metrics = true }
 
 -- Whether metric a is better than b.
 local function better(monitor, a, b)
   if a ~= a then return false end
   if b == nil or b ~= b then return true end
-  if monitor == "auc" or monitor == "accuracy" then return a > b end
+  if metrics.better[monitor] == 1 then return a > b end
   return a < b
 end
 
@@ -78,8 +87,9 @@ end
 ---@param options table train, valid, test (parts of the schema or files), epochs, size, shuffle,
 --- window, patience (epochs without a better `monitor`, then the best state is restored), reduce
 --- (factor of the learning rate after each such epoch), schedule (of the learning rate by steps; both
---- multiply), monitor = "auc" | "logloss" | "rmse", on_event(event), on_batch(batch, loss, iterator),
---- bad_lines, split; clip_norm, clip_each and clip_value in the place of the model's (see moonrock.clip)
+--- multiply), monitor = "auc" | "logloss" | "gauc" ..., metrics (options of mr.metrics for the validation
+--- and test data), on_event(event), on_batch(batch, loss, iterator), bad_lines, split; clip_norm,
+--- clip_each and clip_value in the place of the model's (see moonrock.clip)
 ---@return table the result event
 function trainer.fit(model, options)
   local o = {}
@@ -89,7 +99,10 @@ function trainer.fit(model, options)
     o[name] = value
   end
   model.clip = clip.of("mr.fit", o) or model.clip
-  if model.loss_name ~= "bce" and o.monitor == "auc" then o.monitor = "rmse" end
+  if model.objective.link ~= C.MR_LOGIT and o.monitor == "auc" then o.monitor = "rmse" end
+  if metrics.better[o.monitor] == 0 then
+    err.raise("mr.fit: monitor %q is neither better when larger nor when smaller", o.monitor)
+  end
   if o.schedule then model:set_schedule(o.schedule) end
   local emit = o.on_event or function() end
   local began = C.mr_clock()
@@ -112,7 +125,8 @@ function trainer.fit(model, options)
 
   -- Scores the validation data. A signal meanwhile leaves the epoch's end to the next run.
   local function validate()
-    local ok, scores = pcall(trainer.evaluate, model, model.data:batches(o.valid, data_options("valid")))
+    local ok, scores = pcall(trainer.evaluate, model, model.data:batches(o.valid, data_options("valid")),
+      o.metrics)
     if ok then return scores end
     if model.store and type(scores) == "table" and scores.interrupted then model:commit() end
     error(scores, 0)
@@ -123,7 +137,7 @@ function trainer.fit(model, options)
     run.done = run.done + 1
     local event = { event = "epoch", epoch = run.done, steps = model.step_number, rows = run.rows,
       seconds = seconds, rows_per_second = seconds > 0 and math.floor(run.rows / seconds) or nil,
-      train = { [model.loss_name == "bce" and "logloss" or "mse"] = run.loss / math.max(run.rows, 1) } }
+      train = { [loss_key(model)] = run.loss / math.max(run.rows, 1) } }
     run.loss, run.rows = 0, 0
     if valid then
       event.valid = valid
@@ -193,10 +207,11 @@ function trainer.fit(model, options)
   local result = { event = "result", steps = model.step_number, seconds = C.mr_clock() - began,
     peak_rss_bytes = C.mr_memory_peak(), table_rows = rows, valid = run.best_valid }
   if o.valid and not result.valid then
-    result.valid = trainer.evaluate(model, model.data:batches(o.valid, data_options("valid")))
+    result.valid = trainer.evaluate(model, model.data:batches(o.valid, data_options("valid")),
+      o.metrics)
   end
   if o.test then
-    result.test = trainer.evaluate(model, model.data:batches(o.test, data_options()))
+    result.test = trainer.evaluate(model, model.data:batches(o.test, data_options()), o.metrics)
   end
   result.peak_rss_bytes = C.mr_memory_peak()
   emit(result)

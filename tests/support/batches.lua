@@ -1,6 +1,7 @@
 --- Batches made by hand, for specs of the tape. Each function returns a batch as readers make
 -- them, { c = mr_batch, n =, label =, weight = }, and its number of distinct keys.
 local ffi = require "ffi"
+local reader = require "moonrock.reader"
 
 local batches = {}
 
@@ -35,9 +36,7 @@ local function build(samples, options)
     kept.offsets, kept.label
   if options.values then c.values = kept.values end
   if options.field then c.field = kept.field end
-  local batch = { c = c, n = n }
-  batch.label = { batch = batch, name = "label" }
-  batch.weight = { batch = batch, name = "weight" }
+  local batch = reader.batch(c)
   anchors[batch] = kept
   return batch, unique
 end

@@ -1,4 +1,5 @@
 --- Optimizers by definition, in float64, and the runtime's, fed with the same gradients.
+local ffi = require "ffi"
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"
 local layers = require "moonrock.layers"
@@ -195,7 +196,10 @@ function optimizers.table(o, rows, dim, init)
     end,
     weights = function(r) return (row:peek(r, "w")) end,
     scale_lr = function(factor) row:scale_lr(factor) end,
-    free = function() tp:free() end,
+    free = function()
+      tp:free()
+      C.mr_table_free(ffi.gc(row.c, nil))
+    end,
   }
 end
 

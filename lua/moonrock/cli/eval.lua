@@ -7,7 +7,7 @@ local eval = {}
 function eval.declare(p)
   p:description "Scores labelled data with the model of a store. Nothing is written."
   options.declare(p, { "store", { "data", "Labelled data. Repeatable. By default the schema's test files." },
-    { "batch", "4096" }, "machine", "bad_lines", "json" })
+    { "batch", "4096" }, "metrics", "machine", "bad_lines", "json" })
 end
 
 function eval.run(args)
@@ -19,8 +19,8 @@ function eval.run(args)
   local batches = model.data:batches(options.files(args.data, "test"),
     { size = args.batch or 4096, epochs = 1, shuffle = false, bad_lines = args.bad_lines })
   local bad = options.count_bad(batches)
-  local test = mr.evaluate(model, batches)
-  output.printer(args.json) { event = "result", seconds = C.mr_clock() - began, test = test,
+  local test = mr.evaluate(model, batches, options.of_metrics(args))
+  output.printer(args.json, args.metrics) { event = "result", seconds = C.mr_clock() - began, test = test,
     bad_lines = args.bad_lines == "skip" and bad.n or nil }
   options.report_bad(bad.n, bad.first)
   model:close()

@@ -19,7 +19,7 @@ function learn.declare(p)
     :convert(options.positive)
   p:option("--window", "Samples of the windowed metrics (10000)."):argname "N":convert(options.count)
   p:option("--every", "Time between lines: 10s, 5000 samples, 100 batches (10s)."):argname "TIME"
-  options.declare(p, { "learning", "rows", "machine", "bad_lines", "json" })
+  options.declare(p, { "learning", "loss", "rows", "machine", "bad_lines", "json" })
 end
 
 function learn.run(args)

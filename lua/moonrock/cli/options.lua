@@ -109,6 +109,32 @@ local function admit(text)
   return n
 end
 
+-- "a,b" -> { "a", "b" }, each of them known.
+local function list_of(known)
+  return function(text)
+    local list = {}
+    for word in text:gmatch "[^,]+" do
+      local found = false
+      for _, name in ipairs(known) do found = found or name == word end
+      if not found then
+        local near = options.nearest(word, known)
+        return nil, ("'%s' is none of %s%s"):format(word, table.concat(known, ", "),
+          near and ("; did you mean %s?"):format(near) or "")
+      end
+      list[#list + 1] = word
+    end
+    return list
+  end
+end
+
+-- A field by its name, or its number from 1; of a slice, with values: "country=US,DE".
+local function field(text)
+  local name, values = text:match "^([^=]+)=(.+)$"
+  local list = values and {}
+  for cell in (values or ""):gmatch "[^,]+" do list[#list + 1] = cell end
+  return { tonumber(name or text) or name or text, values = list }
+end
+
 local function schedule(text)
   local ok, problem = pcall(require("moonrock.schedule").of, text)
   if not ok then return nil, (problem:gsub("^.-schedule ", "", 1)) end
@@ -163,6 +189,21 @@ DECLARE = {
     p:option("--seed", "Seed of all randomness (42)."):argname "N":convert(natural)
     p:option("--commit-every", "Commit every so many batches (by default every 30 seconds, and at "
       .. "the end)."):argname "BATCHES":convert(count)
+  end,
+  metrics = function(p)
+    local names = require("moonrock.metrics").names
+    p:option("--metrics", "Which to show, such as auc,gauc: " .. table.concat(names, ", ") .. ".")
+      :argname "LIST":convert(list_of(names))
+    p:option("--group", "Field (name, or number from 1) within whose values samples are ranked: gauc, ndcg, "
+      .. "precision, recall, hit_rate, map, mrr."):argname "FIELD":convert(field)
+    p:option("--k", "Ranks that ndcg, precision, recall and hit_rate look at (10)."):argname "N"
+      :convert(count)
+    p:option("--slice", "Field for each of whose values there are metrics too; values named here, as in "
+      .. "country=US,DE, are shown by name, others by key."):argname "FIELD":convert(field)
+  end,
+  loss = function(p)
+    p:option("--loss", "Loss in place of the model's own: bce, hinge, mse, mae, huber, quantile, poisson.")
+      :argname "NAME":convert(one_of { "bce", "hinge", "mse", "mae", "huber", "quantile", "poisson" })
   end,
   machine = function(p)
     p:option("--threads", "Threads; results do not depend on it (one a processor).")
@@ -249,13 +290,19 @@ function options.of_model(args, schema, recipe)
   local o = { store = args.store, seed = args.seed, threads = args.threads, memory = args.memory,
     lr = args.lr or recipe.lr, optim = args.optim or recipe.optim, commit_every = args.commit_every,
     schema = schema, ttl = args.ttl, admit = args.admit, max_rows = args.max_rows,
-    schedule = args.schedule, clip_norm = args.clip_norm, allow_drop = args.allow_drop }
+    schedule = args.schedule, clip_norm = args.clip_norm, allow_drop = args.allow_drop, loss = args.loss }
   for _, pair in ipairs(args.set) do o[pair[1]] = pair[2] end
   for name, default in pairs(recipe.model or {}) do
     if o[name] == nil then o[name] = default end
   end
   o.on_notice = function(text) io.stderr:write("moonrock: ", text, "\n") end
   return o
+end
+
+--- The options of mr.metrics of a command line.
+function options.of_metrics(args)
+  return { group = args.group and args.group[1], k = args.k, slice = args.slice and args.slice[1],
+    values = args.slice and args.slice.values }
 end
 
 --- Makes a model's definition complain about `--set NAME=` when it never asks for NAME while it is
@@ -277,7 +324,7 @@ function options.check_settings(definition, set)
       end
       return hidden[name]
     end })
-    local forward = build(m, visible)
+    local forward, own_loss = build(m, visible)
     for _, pair in ipairs(set) do
       local name = pair[1]
       local near = not asked[name] and name ~= "dense_optim" and options.nearest(name, names)
@@ -287,7 +334,7 @@ function options.check_settings(definition, set)
         io.stderr:write(("moonrock: --set %s: model %s did not ask for it\n"):format(name, m.name))
       end
     end
-    return forward
+    return forward, own_loss
   end
 end
 

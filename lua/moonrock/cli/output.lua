@@ -5,9 +5,13 @@ local output = {}
 
 local ORDER = { "event", "model", "epoch", "steps", "step", "rows", "seconds", "rows_per_second",
   "peak_rss_bytes", "table_rows", "bad_lines", "window", "total", "train", "valid", "test",
-  "logloss", "auc", "accuracy", "rmse", "label", "prediction" }
+  "value", "key", "logloss", "auc", "accuracy", "rmse", "mae", "ne", "pr_auc", "calibration", "ece",
+  "label", "prediction", "groups", "k", "gauc", "ndcg", "precision", "recall", "hit_rate", "map", "mrr",
+  "slices" }
 
 local METRICS = { "logloss", "auc", "accuracy", "rmse" }
+local RANKED = { "gauc", "ndcg", "hit_rate", "mrr" } -- with groups
+local SLICES = 20 -- lines of them, at most
 
 local function round(x, digits)
   local scale = 10 ^ digits
@@ -22,13 +26,31 @@ function output.event(event)
 end
 
 --- The metrics of a part: "logloss 0.2801  auc 0.9261  ...".
-function output.metrics(r)
+---@param r table
+---@param names string[]|nil which
+function output.metrics(r, names)
   local words = {}
-  for _, name in ipairs(METRICS) do
-    local x = r[name]
-    if x and x == x then words[#words + 1] = ("%s %.4f"):format(name, x) end
+  local function add(list)
+    for _, name in ipairs(list) do
+      local x = r[name]
+      if x and x == x then words[#words + 1] = ("%s %.4f"):format(name, x) end
+    end
   end
+  add(names or METRICS)
+  if not names and r.groups then add(RANKED) end
   return table.concat(words, "  ")
+end
+
+-- Without what was not asked for; rows, logloss and auc stay.
+local function chosen(r, names)
+  local kept = { rows = r.rows, logloss = r.logloss, auc = r.auc, value = r.value, key = r.key,
+    groups = r.groups, k = r.k }
+  for _, name in ipairs(names) do kept[name] = r[name] end
+  for i, slice in ipairs(r.slices or {}) do
+    kept.slices = kept.slices or {}
+    kept.slices[i] = chosen(slice, names)
+  end
+  return kept
 end
 
 -- "1234567" -> "1 234 567".
@@ -46,9 +68,8 @@ local print_event = {}
 function print_event.epoch(e)
   local line = ("epoch %d  %s steps  %s rows/s"):format(e.epoch, grouped(e.steps),
     grouped(e.rows_per_second or 0))
-  local train = e.train.logloss and ("logloss %.4f"):format(e.train.logloss)
-    or ("mse %.4f"):format(e.train.mse)
-  line = line .. "  train " .. train
+  local name, value = next(e.train)
+  line = ("%s  train %s %.4f"):format(line, name, value)
   if e.valid then
     line = ("%s  valid logloss %s"):format(line, e.valid.logloss and
       ("%.4f auc %.4f"):format(e.valid.logloss, e.valid.auc) or ("rmse %.4f"):format(e.valid.rmse))
@@ -56,25 +77,37 @@ function print_event.epoch(e)
   print(line)
 end
 
-function print_event.result(e)
+function print_event.result(e, names)
   if e.steps then
     print(("%s steps in %.1f s  %s rows in tables  %s MB"):format(grouped(e.steps), e.seconds,
       grouped(e.table_rows), grouped(e.peak_rss_bytes / 1e6)))
   end
   for _, part in ipairs { "valid", "test" } do
     local r = e[part]
-    if r then print(("%-5s  %s rows  %s"):format(part, grouped(r.rows), output.metrics(r))) end
+    if r then print(("%-5s  %s rows  %s"):format(part, grouped(r.rows), output.metrics(r, names))) end
+    local slices = r and r.slices or {}
+    for i = 1, math.min(#slices, SLICES) do
+      local s = slices[i]
+      print(("  %-16s  %s rows  %s"):format(s.value or s.key, grouped(s.rows), output.metrics(s, names)))
+    end
+    if #slices > SLICES then print(("  and %d smaller ones (--json)"):format(#slices - SLICES)) end
   end
 end
 
 --- A printer of events: JSON, or lines.
 ---@param as_json boolean
+---@param names string[]|nil metrics to show
 ---@return fun(event: table)
-function output.printer(as_json)
-  if as_json then return output.event end
+function output.printer(as_json, names)
+  if as_json then
+    return function(event)
+      if names and event.test then event.test = chosen(event.test, names) end
+      output.event(event)
+    end
+  end
   return function(event)
     require("moonrock.progress").clear()
-    print_event[event.event](event)
+    print_event[event.event](event, names)
     io.stdout:flush()
   end
 end

@@ -30,13 +30,13 @@ function predict.run(args)
     out = file
   end
   local text = ffi.new("char[?]", size * ROOM)
-  local probability = model.loss_name == "bce" and 1 or 0
+  local link = model.objective.link
   local skip = args.bad_lines == "skip"
   local bad, first = 0, ""
   mr.predict(model, batches, function(logits, batch)
     bad, first = batches:skipped()
     if bad > 0 and not skip then error(first, 0) end
-    local len = err.check(C.mr_text_scores(logits:data(), batch.c.bad, batch.n, probability, text,
+    local len = err.check(C.mr_text_scores(logits:data(), batch.c.bad, batch.n, link, text,
       size * ROOM))
     local ok, reason = out:write(ffi.string(text, len))
     if not ok then error(("%s: %s"):format(args.out or "standard output", reason), 0) end

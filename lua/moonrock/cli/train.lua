@@ -22,7 +22,7 @@ function train.declare(p)
   p:option("--shuffle", "Order of the training samples: window (default), full, or off.")
     :argname "HOW":convert(options.one_of { "window", "full", "off" })
   p:option("--window", "Samples in the shuffling window."):argname "N":convert(options.count)
-  options.declare(p, { "learning", "rows", "machine", "bad_lines", "json" })
+  options.declare(p, { "learning", "loss", "rows", "machine", "bad_lines", "json" })
 end
 
 local SHUFFLE = { window = true, full = "full", off = false }
