@@ -244,6 +244,13 @@ static INLINE size_t field_row(const pooling *p, size_t s, uint32_t e)
     return b->field ? s * (size_t)b->fields + b->field[e] : e;
 }
 
+/* What entry e counts in its row of out. */
+static INLINE real weight_of(const pooling *p, uint32_t e, size_t row)
+{
+    real x = p->values ? (real)p->values[e] : 1;
+    return p->scale ? x * p->scale[row] : x;
+}
+
 static INLINE void fields_block(const pooling *p, size_t s, uint32_t k0, uint32_t width, int valued)
 {
     const uint32_t *at = p->l->at;
@@ -252,11 +259,9 @@ static INLINE void fields_block(const pooling *p, size_t s, uint32_t k0, uint32_
     for (uint32_t e = p->offsets[s]; e < end; e++) {
         __builtin_prefetch((const real *)p->l->row[at[MIN(e + POOL_AHEAD, last)]] + p->offset + k0);
         const real *v = (const real *)p->l->row[at[e]] + p->offset + k0;
-        real x = valued ? (real)p->values[e] : 1;
         size_t row = field_row(p, s, e);
+        real x = valued ? weight_of(p, e, row) : 1;
         real *out = p->out + row * p->dim + k0;
-        if (p->scale)
-            x *= p->scale[row];
         if (adds)
             for (uint32_t k = 0; k < width; k++)
                 out[k] += x * v[k];
@@ -275,7 +280,7 @@ static void fields_samples(void *context, size_t piece)
     if (b->field)
         memset(p->out + begin * row, 0, sizeof(real) * (end - begin) * row);
     for (size_t s = begin; s < end; s++)
-        POOL_BLOCKS(p->dim, fields_block, p, s, k0, p->values != NULL);
+        POOL_BLOCKS(p->dim, fields_block, p, s, k0, p->values || p->scale);
 }
 
 int KERNEL(pool_fields_known)(const node *n, const char *operation)
@@ -324,9 +329,7 @@ static INLINE void fields_back_block(const pooling *p, size_t u, uint32_t k0, ui
         __builtin_prefetch(p->out + field_row(p, next->sample, next->entry) * p->dim + k0);
         size_t row = field_row(p, o[i].sample, o[i].entry);
         const real *g = p->out + row * p->dim + k0;
-        real x = valued ? (real)p->values[o[i].entry] : 1;
-        if (p->scale)
-            x *= p->scale[row];
+        real x = valued ? weight_of(p, o[i].entry, row) : 1;
         for (uint32_t k = 0; k < width; k++)
             sum[k] += x * g[k];
     }
@@ -338,7 +341,7 @@ static void fields_back_uniques(void *context, size_t piece)
     const pooling *p = context;
     size_t end = MIN((piece + 1) * POOL_UNIQUES, (size_t)p->l->unique);
     for (size_t u = piece * POOL_UNIQUES; u < end; u++)
-        POOL_BLOCKS(p->dim, fields_back_block, p, u, k0, p->values != NULL);
+        POOL_BLOCKS(p->dim, fields_back_block, p, u, k0, p->values || p->scale);
 }
 
 int KERNEL(pool_fields_backward)(mr_tape *t, node *n)

@@ -22,6 +22,71 @@ describe("a model with a store", function()
     again:close()
   end)
 
+  -- Samples of user, item and history (a few items): liked where the item's kind is the history's.
+  local function histories(dir)
+    local lines, state = {}, 7
+    local function draw(n)
+      state = (state * 16807) % 2147483647
+      return math.floor(state / 2147483647 * n)
+    end
+    for i = 1, 600 do
+      local kind, item, parts = draw(2), 100 + draw(20), {}
+      for j = 1, 1 + draw(4) do parts[j] = ("2:%d:1"):format(100 + 2 * draw(10) + kind) end
+      lines[i] = ("%d 0:%d:1 1:%d:1 %s"):format(item % 2 == kind and 1 or 0, draw(30), item,
+        table.concat(parts, " "))
+    end
+    return shell.write(dir .. "/a.ffm", table.concat(lines, "\n") .. "\n")
+  end
+
+  for name, options in pairs {
+    autoint = { attention = 8, hidden = { 16 } }, afm = { attention = 8 }, fibinet = { hidden = { 16 } },
+    din = { target = 2, history = 3, length = 3, hidden = { 16 } }, mmoe = { hidden = { 16, 8 }, tower = 4 },
+  } do
+    it("learns with " .. name .. ", and is the same from the store", function()
+      local dir = shell.directory()
+      options.data = mr.data { files = histories(dir), format = "libffm", fields = 3 }
+      options.store, options.dim = dir .. "/store", 8
+      local model = mr.find(name)(options)
+      local losses = {}
+      for batch in model:batches("train", { epochs = 40, size = 50, shuffle = true }) do
+        local loss = mr.bce(model(batch), batch.label)
+        losses[batch.epoch] = loss:value()
+        loss:backward()
+        model:step()
+      end
+      assert.is_true(losses[40] < 0.7 * losses[1], ("%g, then %g"):format(losses[1], losses[40]))
+      model:commit()
+      model:eval()
+      local again, first = mr.reopen(dir .. "/store"), nil
+      for batch in options.data:batches("train") do
+        first = first or { batch.n, model(batch):get(1, 1), again(batch):get(1, 1) }
+      end
+      assert.equal(first[2], first[3])
+      model:close()
+      again:close()
+    end)
+  end
+
+  it("learns two tasks at once with mmoe", function()
+    local data = mr.data { files = histories(shell.directory()), format = "libffm", fields = 3 }
+    local model = mr.find "mmoe" { data = data, tasks = 2, dim = 8, hidden = { 16, 8 },
+      dense = mr.optim.adam { lr = 0.01 } }
+    local first, last
+    for batch in model:batches("train", { epochs = 20, size = 100 }) do
+      local odd, c = {}, batch.c -- the second label: whether the item is of the odd kind
+      for s = 0, batch.n - 1 do odd[s + 1] = tonumber(c.keys[c.offsets[s] + 1]) % 2 end
+      local y = model(batch)
+      assert.equal(2, y:dim(2))
+      local loss = mr.bce(y:slice(2, 1, 1), batch.label)
+        + mr.bce(y:slice(2, 2, 2), mr.tensor({ batch.n }, odd))
+      first, last = first or loss:value(), loss:value()
+      loss:backward()
+      model:step()
+    end
+    assert.is_true(last < 0.6 * first, ("%g, then %g"):format(first, last))
+    model:close()
+  end)
+
   it("takes a regression's stream, and measures it as one", function()
     local dir = shell.directory()
     local data = shell.write(dir .. "/a.svm", ("1.5 1:1 2:1\n-0.5 2:1 3:1\n"):rep(50))

@@ -851,6 +851,37 @@ describe("results of", function()
     assert.equal(0.5, bad:get(2, 1))
   end)
 
+  it("what moves or adds up elements along an axis", function()
+    local dims = { 2, 3, 4 }
+    local values = list(24, 0)
+    local function at(i, j, k) return values[((i - 1) * 3 + j - 1) * 4 + k] end
+    local a = layers.tensor(dims, values)
+    local turned, cut = a:transpose(1, 3), a:slice(2, 2, 3)
+    local long, stacked = mr.concat({ a, cut }, 2), mr.stack({ a, a * 2 }, 3)
+    local sum, mean, most = a:sum(2), a:mean(2, true), a:max(2)
+    for i = 1, 2 do
+      for k = 1, 4 do
+        local expected = at(i, 1, k) + at(i, 2, k) + at(i, 3, k)
+        close(expected, sum:get(i, k), 1e-6)
+        close(expected / 3, mean:get(i, 1, k), 1e-6)
+        close(math.max(at(i, 1, k), at(i, 2, k), at(i, 3, k)), most:get(i, k), 1e-6)
+        for j = 1, 3 do
+          close(at(i, j, k), turned:get(k, j, i), 1e-6)
+          close(at(i, j, k), long:get(i, j, k), 1e-6)
+          close(2 * at(i, j, k), stacked:get(i, j, 2, k), 1e-6)
+          if j > 1 then
+            close(at(i, j, k), cut:get(i, j - 1, k), 1e-6)
+            close(at(i, j, k), long:get(i, j + 2, k), 1e-6)
+          end
+        end
+      end
+    end
+    local p = mr.pairs(a)
+    close(at(2, 1, 3) * at(2, 2, 3), p:get(2, 1, 3), 1e-6)
+    close(at(2, 1, 3) * at(2, 3, 3), p:get(2, 2, 3), 1e-6)
+    close(at(2, 2, 3) * at(2, 3, 3), p:get(2, 3, 3), 1e-6)
+  end)
+
   it("max the first of the largest, and its gradient there alone", function()
     local a = layers.tensor({ 2, 3 }, { 1, 4, 4, 7, 2, 7 }, true)
     a:max(2):sum():backward()

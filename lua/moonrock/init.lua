@@ -1,6 +1,6 @@
 --- The library, as users see it: `local mr = require "moonrock"`.
-local export = require "moonrock.export"
 local attention = require "moonrock.attention"
+local export = require "moonrock.export"
 local gates = require "moonrock.gates"
 local losses = require "moonrock.losses"
 local interactions = require "moonrock.interactions"

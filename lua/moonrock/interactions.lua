@@ -2,6 +2,7 @@
 -- tensors, and functions that declare params by name and return one, as in layers.lua; interactions
 -- that read rows in place are in pool.lua.
 local C = require "moonrock.ffi"
+local check = require "moonrock.check"
 local err = require "moonrock.error"
 local initializer = require "moonrock.initializer"
 local layers = require "moonrock.layers"
@@ -43,20 +44,10 @@ end
 ---@param r Param|Tensor
 ---@return Tensor
 function interactions.fwfm(x, r)
-  return layers.affine(interactions.inner_products(x), r:reshape(-1, 1))
+  return interactions.inner_products(x):matmul(r:reshape(-1, 1))
 end
 
-local function known(subject, options, names)
-  for name in pairs(options) do
-    if not names[name] then err.raise("%s has no option %q", subject, tostring(name)) end
-  end
-end
-
-local function whole(subject, what, n)
-  if type(n) ~= "number" or n < 1 or n % 1 ~= 0 then
-    err.raise("%s: %s is %s, expected a whole number from 1", subject, what, tostring(n))
-  end
-end
+local known, whole = check.options, check.width
 
 local CROSS = { kind = true, rank = true, init = true, optim = true }
 

@@ -73,8 +73,8 @@ function source.modules()
   return found
 end
 
-local SHIPPED = { "lr", "fm", "ffm", "fwfm", "nfm", "wide_deep", "deepfm", "dcn", "dcnv2", "xdeepfm", "mf",
-  "two_tower" }
+local SHIPPED = { "lr", "fm", "ffm", "fwfm", "afm", "nfm", "wide_deep", "deepfm", "dcn", "dcnv2", "xdeepfm",
+  "autoint", "fibinet", "din", "mmoe", "mf", "two_tower" }
 source.shipped = SHIPPED
 
 --- The model definition of a name that ships with the program, or of a Lua file.
