@@ -34,7 +34,8 @@ const char *mr_error(void);
 /* Version of the library, as "1.2.3"; the Lua half refuses to load with another. */
 const char *mr_version(void);
 
-/* Sets the number of threads of the pool, the caller's included: 1 to 256. */
+/* Sets the number of threads of the pool, the caller's included: 1 to 256; or 0, which leaves what was set
+ * before, and at first means one for each processor that the process may run on. */
 int mr_threads_set(int n);
 int mr_threads(void);
 
