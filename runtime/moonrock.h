@@ -99,7 +99,16 @@ typedef struct mr_batch {
     uint64_t number;    /* of all batches that readers of this process made, from 1; 0: of none */
     const uint8_t *bad; /* [n], 1: a line that could not be read, kept as an empty sample
                                 with a NaN for label; or NULL: there are none */
+    const int64_t *record; /* [n] number of each sample's record in its epoch, or NULL */
 } mr_batch;
+
+/* Drops negatives (labels below 0.5) of a reader's batch, in place: each stays with the chance
+ * `rate`, drawn from (seed, epoch, record). Returns how many samples are left; -1 without labels. */
+int mr_batch_draw(mr_batch *b, uint64_t seed, double epoch, double rate);
+
+/* Multiplies the weight of every sample by that of its class, into weight [n], which becomes the
+ * batch's and is the caller's. */
+int mr_batch_weigh(mr_batch *b, double negative, double positive, float *weight);
 
 /* ---- data: schemas ----------------------------------------------------------------- */
 
@@ -197,7 +206,8 @@ typedef struct mr_reader_options {
     int32_t stream;      /* hand out a batch as soon as it is full: last_of_epoch stays 0 */
     int32_t memory;      /* 1: read once, keep all samples; 0: do not; -1: if it is small */
     int32_t part;        /* of a split: 0 all, 1 what is left, 2 what is held out */
-    double split;        /* fraction held out, by a hash of the record's number */
+    double split_from;   /* held out: records whose number's hash, from 0 to 1, is at least */
+    double split;        /* split_from and below split */
     int64_t epochs;      /* 0: without end */
     int64_t window;      /* records to shuffle within; 0: as they come; -1: the whole epoch */
     int64_t skip, limit; /* records to leave out at the start, and to read (0: all) */
@@ -342,6 +352,10 @@ void mr_table_ahead_drop(mr_table *t);
  * are summed in the order of lookups and samples. `step` is the model's step that this makes,
  * from 1. Returns the number of rows updated, or -1 when one was not finite (then none is). */
 int mr_table_push(mr_table *t, uint64_t step);
+
+/* Of the gradients since the last push: fails if one is not finite; multiplies them all. */
+int mr_table_finite(mr_table *t);
+void mr_table_scale(mr_table *t, double factor);
 
 /* Forgets the lookups and gradients since the last push. */
 void mr_table_drop(mr_table *t);
@@ -542,7 +556,9 @@ mr_optim *mr_param_optim(mr_param *p);
 
 /* One optimizer step by the gradient of the backward passes since the last one, if any. */
 int mr_param_step(mr_param *p, uint64_t step);
-/* Drops that gradient. */
+/* Of that gradient: fails if it is not finite; multiplies it; drops it. */
+int mr_param_finite(mr_param *p);
+void mr_param_scale(mr_param *p, double factor);
 void mr_param_zero(mr_param *p);
 
 /* The count of optimizer steps so far. */

@@ -159,16 +159,27 @@ static void step_block(void *context, size_t i)
             p->state + i * BLOCK * p->bytes->vectors);
 }
 
+int mr_param_finite(mr_param *p)
+{
+    float zero = 0; /* 0 x is 0 unless x is not finite; the sum stays NaN then */
+    for (size_t i = 0; p->has_grad && i < p->count; i++)
+        zero += 0 * p->grad[i];
+    return zero != 0 ? fail("param %s: its gradient is not finite", p->name) : 0;
+}
+
+void mr_param_scale(mr_param *p, double factor)
+{
+    for (size_t i = 0; p->has_grad && i < p->count; i++)
+        p->grad[i] *= (float)factor;
+}
+
 int mr_param_step(mr_param *p, uint64_t step)
 {
     if (!p->has_grad || !p->trainable)
         return 0;
-    float zero = 0; /* 0 x is 0 unless x is not finite; the sum stays NaN then */
-    for (size_t i = 0; i < p->count; i++)
-        zero += 0 * p->grad[i];
-    if (zero != 0) {
+    if (mr_param_finite(p)) {
         mr_param_zero(p);
-        return fail("param %s: its gradient is not finite", p->name);
+        return -1;
     }
     stepping s = {p, optimizer_of(&p->optim), step};
     parallel(blocks(p), step_block, &s);

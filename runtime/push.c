@@ -31,6 +31,25 @@ static void push_check(void *context, size_t number)
             p->failed[number] = -1;
 }
 
+int mr_table_finite(mr_table *t)
+{
+    push p = {.t = t};
+    parallel(SHARDS, push_check, &p);
+    for (int s = 0; s < SHARDS; s++)
+        if (p.failed[s])
+            return fail("table %s: a gradient is not finite", t->name);
+    return 0;
+}
+
+void mr_table_scale(mr_table *t, double factor)
+{
+    for (const lookup *l = t->first; l; l = l->next) {
+        float *g = l->grad;
+        for (size_t i = 0, n = (size_t)l->unique * l->grad_width; g && i < n; i++)
+            g[i] *= (float)factor;
+    }
+}
+
 /* Adds the gradients of all lookups of one shard by row, in the order of the lookups. */
 static void push_merge(void *context, size_t number)
 {
@@ -156,10 +175,8 @@ int mr_table_push(mr_table *t, uint64_t step)
     }
     for (uint32_t c = 0; c < t->columns; c++)
         p.rule[c] = optimizer_of(&t->column[c].optim);
-    parallel(SHARDS, push_check, &p);
-    for (int s = 0; s < SHARDS; s++)
-        if (p.failed[s])
-            return fail("table %s: a gradient is not finite", t->name);
+    if (mr_table_finite(t))
+        return -1;
     uint32_t at = 0;
     for (int s = 0; s < SHARDS; s++) {
         p.begin[s] = at;

@@ -7,17 +7,50 @@ local M = {}
 local HERE = debug.getinfo(1, "S").source:match("^(@.*)error%.lua$") or "@moonrock/"
 local INT64 = ffi.typeof("int64_t")
 
--- "models/fm.lua:9: " for the innermost frame that is not the library's, or "".
+local function ours(source) return source:sub(1, #HERE) == HERE end
+
+-- "models/fm.lua:9: " for the innermost frame that is not the library's, or ""; and the subject of
+-- the call of a user's function that it is in. One that ended in a tail call has no line any more:
+-- then it is where it begins.
 local function position()
-  local level = 3
+  local level, at, subject = 4, nil, nil
   while true do
-    local frame = debug.getinfo(level, "Sl")
-    if not frame then return "" end
-    if frame.currentline > 0 and frame.source:sub(1, #HERE) ~= HERE then
-      return ("%s:%d: "):format(frame.short_src, frame.currentline)
+    local frame = debug.getinfo(level, "Slf")
+    if not frame or at and subject then return at or "", subject end
+    if frame.func == M.call then
+      local _, f = debug.getlocal(level, 2)
+      local defined = debug.getinfo(f, "S")
+      subject = subject or select(2, debug.getlocal(level, 1))
+      if not at and not ours(defined.source) then
+        at = ("%s:%d: "):format(defined.short_src, defined.linedefined)
+      end
+    elseif not at and frame.currentline > 0 and not ours(frame.source) then
+      at = ("%s:%d: "):format(frame.short_src, frame.currentline)
     end
     level = level + 1
   end
+end
+
+-- The message with the position in front, and with the subject if it does not begin with it.
+local function located(message)
+  local at, subject = position()
+  if subject and message:sub(1, #subject) ~= subject then message = subject .. ": " .. message end
+  return at .. message
+end
+
+local function results(...) return ... end
+
+--- Calls a user's function: errors of the library inside it begin with the subject, "model fm".
+---@param subject string
+---@param f function
+---@param ... any
+function M.call(subject, f, ...) return results(f(...)) end -- luacheck: no unused args
+
+--- " (models/fm.lua:9)": where a function is defined.
+---@param f function
+function M.defined(f)
+  local info = debug.getinfo(f, "S")
+  return (" (%s:%d)"):format(info.short_src, info.linedefined)
 end
 
 --- Raises a message, with the position of the user's line in front.
@@ -25,12 +58,12 @@ end
 ---@param ... any
 function M.raise(format, ...)
   local message = select("#", ...) > 0 and format:format(...) or format
-  error(position() .. message, 0)
+  error(located(message), 0)
 end
 
 local function failed()
   local C = require "moonrock.ffi"
-  error(position() .. ffi.string(C.mr_error()), 0)
+  error(located(ffi.string(C.mr_error())), 0)
 end
 
 --- Returns what a C function returned, or raises its error: -1 and NULL are failures.

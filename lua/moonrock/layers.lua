@@ -30,13 +30,14 @@ end
 ---@param weights Param|Tensor
 ---@param bias? Param|Tensor
 ---@param activation? "none"|"relu"|"sigmoid"|"tanh"
+---@param layer? string whose it is, for errors: `linear "deep.1"`
 ---@return Tensor
-function layers.affine(x, weights, bias, activation)
+function layers.affine(x, weights, bias, activation, layer)
   local t = tape.of(x, weights)
-  local act = ACTIVATION[activation or "none"]
-  if not act then err.raise("linear: activation %q is unknown", tostring(activation)) end
-  return tape.handle(t, C.mr_tape_linear(t.c, tape.node(t, x, "linear"),
-    tape.node(t, weights, "linear"), bias and tape.node(t, bias, "linear") or -1, act))
+  local act, subject = ACTIVATION[activation or "none"], layer or "linear"
+  if not act then err.raise("%s: activation %q is unknown", subject, tostring(activation)) end
+  return tape.handle(t, C.mr_tape_linear(t.c, tape.node(t, x, subject),
+    tape.node(t, weights, subject), bias and tape.node(t, bias, subject) or -1, act), subject)
 end
 
 local LINEAR = { activation = true, bias = true, init = true, optim = true }
@@ -64,7 +65,7 @@ function layers.linear(m, name, inputs, outputs, options)
     { init = o.init or initializer.xavier_uniform(inputs, outputs), optim = o.optim })
   local b = o.bias ~= false and m:param(name .. ".b", { outputs }, { optim = o.optim }) or nil
   local activation = o.activation or "none"
-  return function(x) return layers.affine(x, w, b, activation) end
+  return function(x) return layers.affine(x, w, b, activation, subject) end
 end
 
 local BATCH_NORM = { momentum = true, eps = true, affine = true, optim = true }
@@ -97,9 +98,9 @@ function layers.batch_norm(m, name, d, options)
   local momentum, eps = o.momentum or 0.1, o.eps or 1e-5
   return function(x)
     local t = tape.of(x)
-    return tape.handle(t, C.mr_tape_batch_norm(t.c, tape.node(t, x, "batch_norm"),
-      gamma and tape.node(t, gamma, "batch_norm") or -1,
-      beta and tape.node(t, beta, "batch_norm") or -1, mean.c, variance.c, momentum, eps))
+    return tape.handle(t, C.mr_tape_batch_norm(t.c, tape.node(t, x, subject),
+      gamma and tape.node(t, gamma, subject) or -1,
+      beta and tape.node(t, beta, subject) or -1, mean.c, variance.c, momentum, eps), subject)
   end
 end
 

@@ -76,9 +76,12 @@ function Tape:free()
   next_generation(self)
 end
 
--- The handle of a node, or the error of a failed one.
-local function handle(t, id)
-  if id < 0 then err.check(id) end
+-- The handle of a node, or the error of a failed one; in a layer, `linear "deep.1"`, it is the layer's.
+local function handle(t, id, layer)
+  if id < 0 then
+    if not layer then err.check(id) end
+    err.raise("%s: %s", layer, (ffi.string(C.mr_error()):gsub("^[%w_]+: ", "", 1)))
+  end
   local h = t.handles[id + 1]
   if h then
     h.generation = t.generation
@@ -92,6 +95,16 @@ tape.handle = handle
 
 local function stale()
   err.raise("tensor: it was computed in a step that is over; compute it again")
+end
+
+local function two_tapes(t, other, operation)
+  local a, b = t.owner, other.owner
+  if a and b and a ~= b then
+    err.raise("%s: tensors of two models, %s and %s", operation, a.name, b.name)
+  elseif a and b then
+    err.raise("%s: a tensor of %s's training and one of its evaluation", operation, a.subject)
+  end
+  err.raise("%s: tensors of two tapes", operation)
 end
 
 local function describe(x)
@@ -114,7 +127,7 @@ tape.of = tape_of
 local function node(t, x, operation)
   if getmetatable(x) == Tensor then
     if x.generation ~= x.tape.generation then stale() end
-    if x.tape ~= t then err.raise("%s: tensors of two tapes", operation) end
+    if x.tape ~= t then two_tapes(t, x.tape, operation) end
     return x.id
   end
   local id
@@ -340,15 +353,23 @@ local function user_backward(t, id)
 end
 
 --- Adds the gradients of this loss, [1], to those of the params, rows and leaves below it. Several
---- calls before a step add up. A loss that is not finite is an error.
+--- calls before a step add up. A loss that is not finite is an error, which of a model's tensor names
+--- the batch; if the model is to skip such batches, nothing is added.
+---@return boolean added
 function Tensor:backward()
   local t = tape_of(self)
-  local id = C.mr_tape_backward(t.c, node(t, self, "backward"))
+  local from = node(t, self, "backward")
+  local id = C.mr_tape_backward(t.c, from)
+  if id == -1 and t.owner and C.mr_tape_elements(t.c, from) == 1 then
+    local loss = C.mr_tape_scalar(t.c, from, 0)
+    if loss - loss ~= 0 then return t.owner:refuse(loss) end
+  end
   while id >= 0 do
     user_backward(t, id)
     id = C.mr_tape_backward_next(t.c)
   end
   if id ~= DONE then err.check(id) end
+  return true
 end
 
 --- After backward, an element of the gradient of a leaf that wants one; NaN if it has none.
