@@ -9,18 +9,19 @@ local INT64 = ffi.typeof("int64_t")
 
 local function ours(source) return source:sub(1, #HERE) == HERE end
 
--- "models/fm.lua:9: " for the innermost frame that is not the library's, or ""; and the subject of
--- the call of a user's function that it is in. One that ended in a tail call has no line any more:
--- then it is where it begins.
-local function position()
-  local level, at, subject = 4, nil, nil
+-- The message with the subjects of the calls of M.call that it comes out of in front, and the
+-- innermost frame that is not the library's: "models/fm.lua:9: ". A user's function that ended in a
+-- tail call has no line any more: then it is where that function begins.
+local function located(message)
+  local level, at = 3, nil
   while true do
     local frame = debug.getinfo(level, "Slf")
-    if not frame or at and subject then return at or "", subject end
+    if not frame then return (at or "") .. message end
     if frame.func == M.call then
+      local _, subject = debug.getlocal(level, 1)
       local _, f = debug.getlocal(level, 2)
       local defined = debug.getinfo(f, "S")
-      subject = subject or select(2, debug.getlocal(level, 1))
+      if message:sub(1, #subject) ~= subject then message = subject .. ": " .. message end
       if not at and not ours(defined.source) then
         at = ("%s:%d: "):format(defined.short_src, defined.linedefined)
       end
@@ -31,16 +32,9 @@ local function position()
   end
 end
 
--- The message with the position in front, and with the subject if it does not begin with it.
-local function located(message)
-  local at, subject = position()
-  if subject and message:sub(1, #subject) ~= subject then message = subject .. ": " .. message end
-  return at .. message
-end
-
 local function results(...) return ... end
 
---- Calls a user's function: errors of the library inside it begin with the subject, "model fm".
+--- Calls a function: errors of the library inside it begin with the subject, as in "model fm: ".
 ---@param subject string
 ---@param f function
 ---@param ... any

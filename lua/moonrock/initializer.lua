@@ -49,14 +49,20 @@ end
 --- Normal of variance 2 / inputs. He et al., 2015.
 function initializer.he(inputs) return initializer.normal(math.sqrt(2 / inputs)) end
 
---- Fills in a C description. `init` is one of the above, or "zeros" or "ones".
+--- Fills in a C description. `init` is one of the above, or plain data, as in a recipe or a store:
+--- "zeros", "ones" or { "normal", 0.01 }.
 ---@param init table|string|nil nil: zeros
 ---@param to ffi.cdata* an mr_init
 function initializer.write(init, to)
-  if init == nil or init == "zeros" then
-    init = initializer.zeros()
-  elseif init == "ones" then
-    init = initializer.ones()
+  if init == nil then init = "zeros" end
+  if init == "zeros" or init == "ones" then
+    init = initializer[init]()
+  elseif type(init) == "table" and type(init[1]) == "string" then
+    local make = init[1] ~= "write" and initializer[init[1]]
+    if not make then err.raise("initializer %q is unknown", init[1]) end
+    init = make(unpack(init, 2))
+  elseif type(init) == "table" and init.kind and init.a and init.b then
+    setmetatable(init, Init)
   end
   if getmetatable(init) ~= Init then
     err.raise("expected an initializer such as mr.init.normal(0.01), got %s", tostring(init))

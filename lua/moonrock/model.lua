@@ -136,15 +136,8 @@ function Definition:__call(options)
         if opt[name] == nil then opt[name] = (m.kept.options or {})[name] end
       end
     end
-    local rule, lr = opt.optim, opt.lr
-    if type(rule) == "table" then
-      m.default_optim = lr and optim.with_lr(rule, lr) or rule
-    elseif rule then
-      m.default_optim = optim.new(rule, { lr = lr })
-    else
-      local default = self.settings.optim or optim.adam()
-      m.default_optim = lr and optim.with_lr(default, lr) or default
-    end
+    local rule = err.call(m.subject, optim.of, opt.optim or self.settings.optim or "adam")
+    m.default_optim = opt.lr and err.call(m.subject, optim.with_lr, rule, opt.lr) or rule
     m.forward = build(self, m, opt)
     m.limits = shrink.limits(m)
     m.train_tape = tape.new { seed = m.seed }

@@ -38,8 +38,9 @@ function Param.new(name, seed, shape, options)
     end
   end
   local init, rule = ffi.new "mr_init", ffi.new "mr_optim"
-  initializer.write(o.init, init)
-  optim.write(o.optim or optim.adam(), rule)
+  local subject = ("param %q"):format(name)
+  err.call(subject, initializer.write, o.init, init)
+  err.call(subject, optim.write, o.optim or optim.adam(), rule)
   local trainable = o.trainable ~= false
   local c = err.check(C.mr_param_new(name, seed, ffi.new("int32_t[?]", #shape, shape), #shape, init,
     rule, trainable and 1 or 0))

@@ -133,8 +133,9 @@ function Table.new(name, id, seed, columns, default_optim, options, defaults)
     description[i - 1].dim = column.dim
     description[i - 1].admit = admit_of(name, column, o.admission)
     admits = admits or description[i - 1].admit > 1
-    initializer.write(column.init, description[i - 1].init)
-    optim.write(column.optim or default_optim, description[i - 1].optim)
+    local subject = ("table %q: column %q"):format(name, column_name)
+    err.call(subject, initializer.write, column.init, description[i - 1].init)
+    err.call(subject, optim.write, column.optim or default_optim, description[i - 1].optim)
   end
   local c = err.check(C.mr_table_new(name, id, seed, description, #names))
   local self = setmetatable({ c = ffi.gc(c, C.mr_table_free), name = name, id = id,

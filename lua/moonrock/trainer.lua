@@ -165,15 +165,16 @@ local function preparation(model, o)
   local negative, positive = classes[1], classes[2]
   if rate and o.correction == "weight" then negative = negative / rate end
   local weighs = negative ~= 1 or positive ~= 1
-  local room, weight = 0, nil
+  local room, weight, c = 0, nil, nil
   return function(batch)
-    if rate then batch.n = err.check(C.mr_batch_draw(batch.c, model.seed, batch.epoch, rate)) end
+    c = c or ffi.cast("mr_batch *", batch.c) -- the reader's one batch
+    if rate then batch.n = err.check(C.mr_batch_draw(c, model.seed, batch.epoch, rate)) end
     if not weighs then return end
     if batch.n > room then
       room = math.max(batch.n, o.size)
       weight = ffi.new("float[?]", room)
     end
-    err.check(C.mr_batch_weigh(batch.c, negative, positive, weight))
+    err.check(C.mr_batch_weigh(c, negative, positive, weight))
   end
 end
 
