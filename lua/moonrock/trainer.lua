@@ -62,21 +62,32 @@ end
 local DEFAULTS = { epochs = 1, size = 256, shuffle = true, monitor = "auc", accumulate = 1,
   on_nan = "stop", correction = "shift" }
 
--- What each is: a type; "count" is a whole number from 1, "any" is checked where it is used.
+-- What each is: a type; words, one of which it is; "count" is a whole number from 1, "any" is checked
+-- where it is used.
 local OPTIONS = { train = "any", valid = "any", test = "any", epochs = "count", size = "count",
   shuffle = "any", window = "count", patience = "count", reduce = "number", monitor = "string",
   validate_every = "count", accumulate = "count", class_weight = "any", negative_rate = "number",
-  correction = "string", on_nan = "string", on_event = "function", on_batch = "function",
-  on_step = "function", on_epoch = "function", on_validate = "function", bad_lines = "string",
+  correction = { "shift", "weight", "q" }, on_nan = { "stop", "skip" }, on_event = "function", on_batch = "function",
+  on_step = "function", on_epoch = "function", on_validate = "function", bad_lines = { "error", "skip" },
   split = "any", memory = "boolean" }
-trainer.OPTIONS = OPTIONS
 
 local CORRECTION = { shift = "sampled", weight = "weighted", q = "sampled" }
 
-local function check_option(name, value)
+local function one_of(name, value, words)
+  for _, word in ipairs(words) do
+    if value == word then return end
+  end
+  err.raise("mr.fit: %s is %s, expected one of %s", name, tostring(value), table.concat(words, ", "))
+end
+
+--- Raises if an option of fit is none, or not of its type.
+---@param name string
+---@param value any
+function trainer.check_option(name, value)
   local kind = OPTIONS[name]
   if not kind then err.raise("mr.fit has no option %q", tostring(name)) end
   if kind == "any" then return end
+  if type(kind) == "table" then return one_of(name, value, kind) end
   if kind == "count" then
     if type(value) ~= "number" or value < 1 or value % 1 ~= 0 then
       err.raise("mr.fit: %s is %s, expected a whole number from 1", name, tostring(value))
@@ -86,13 +97,6 @@ local function check_option(name, value)
   end
 end
 
-local function one_of(o, name, words)
-  for word in words:gmatch "%w+" do
-    if o[name] == word then return end
-  end
-  err.raise("mr.fit: %s is %q, expected one of %s", name, o[name], words)
-end
-
 local function options_of(model, given)
   if type(given) ~= "table" then
     err.raise("mr.fit: expected a table of options, got a %s", type(given))
@@ -100,14 +104,13 @@ local function options_of(model, given)
   local o = {}
   for name, value in pairs(DEFAULTS) do o[name] = value end
   for name, value in pairs(given) do
-    check_option(name, value)
+    trainer.check_option(name, value)
     o[name] = value
   end
   if not o.train then err.raise 'mr.fit: train is missing, expected "train" or files' end
-  one_of(o, "on_nan", "stop, skip")
-  one_of(o, "correction", "shift, weight, q")
   if model.loss_name ~= "bce" and o.monitor == "auc" then o.monitor = "rmse" end
-  one_of(o, "monitor", model.loss_name == "bce" and "auc, logloss, accuracy, rmse" or "rmse")
+  one_of("monitor", o.monitor, model.loss_name == "bce" and { "auc", "logloss", "accuracy", "rmse" }
+    or { "rmse" })
   local rate, classes = o.negative_rate, o.class_weight
   if (rate or classes) and model.loss_name ~= "bce" then
     err.raise("mr.fit: %s is for labels 0 and 1, and model %s has the loss %s",

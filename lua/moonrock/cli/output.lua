@@ -3,9 +3,9 @@ local json = require "dkjson"
 
 local output = {}
 
-local ORDER = { "event", "model", "epoch", "steps", "step", "rows", "seconds", "rows_per_second",
-  "peak_rss_bytes", "table_rows", "bad_lines", "window", "total", "train", "valid", "test",
-  "logloss", "auc", "accuracy", "rmse", "label", "prediction" }
+local ORDER = { "event", "model", "epoch", "steps", "step", "folds", "rows", "seconds", "rows_per_second",
+  "peak_rss_bytes", "table_rows", "bad_lines", "skipped", "window", "total", "train", "valid", "test", "best", "mean",
+  "deviation", "scale",  "logloss", "auc", "accuracy", "rmse", "label", "prediction" }
 
 local METRICS = { "logloss", "auc", "accuracy", "rmse" }
 
@@ -48,7 +48,7 @@ function print_event.epoch(e)
     grouped(e.rows_per_second or 0))
   local train = e.train.logloss and ("logloss %.4f"):format(e.train.logloss)
     or ("mse %.4f"):format(e.train.mse)
-  line = line .. "  train " .. train
+  line = line .. "  train " .. train .. (e.train.scale and (" (%s)"):format(e.train.scale) or "")
   if e.valid then
     line = ("%s  valid logloss %s"):format(line, e.valid.logloss and
       ("%.4f auc %.4f"):format(e.valid.logloss, e.valid.auc) or ("rmse %.4f"):format(e.valid.rmse))
@@ -56,11 +56,25 @@ function print_event.epoch(e)
   print(line)
 end
 
+function print_event.valid(e)
+  print(("epoch %d  %s steps  valid %s"):format(e.epoch, grouped(e.steps), output.metrics(e.valid)))
+end
+
+function print_event.folds(e)
+  local words = {}
+  for _, name in ipairs(METRICS) do
+    local x = e.mean[name]
+    if x and x == x then words[#words + 1] = ("%s %.4f (%.4f)"):format(name, x, e.deviation[name]) end
+  end
+  print(("%d folds, mean (deviation)  %s"):format(e.folds, table.concat(words, "  ")))
+end
+
 function print_event.result(e)
   if e.steps then
     print(("%s steps in %.1f s  %s rows in tables  %s MB"):format(grouped(e.steps), e.seconds,
       grouped(e.table_rows), grouped(e.peak_rss_bytes / 1e6)))
   end
+  if e.skipped then print(("%s batches were not finite and were skipped"):format(grouped(e.skipped))) end
   for _, part in ipairs { "valid", "test" } do
     local r = e[part]
     if r then print(("%-5s  %s rows  %s"):format(part, grouped(r.rows), output.metrics(r))) end
