@@ -40,12 +40,19 @@ local function results(...) return ... end
 ---@param ... any
 function M.call(subject, f, ...) return results(f(...)) end -- luacheck: no unused args
 
---- " (models/fm.lua:9)": where a function is defined.
+--- Raises a message at the line where a user's function begins.
 ---@param f function
-function M.defined(f)
+---@param format string
+---@param ... any
+function M.raise_at(f, format, ...)
   local info = debug.getinfo(f, "S")
-  return (" (%s:%d)"):format(info.short_src, info.linedefined)
+  error(("%s:%d: "):format(info.short_src, info.linedefined) .. format:format(...), 0)
 end
+
+--- A value in a message: text in quotes.
+---@param value any
+---@return string
+function M.show(value) return type(value) == "string" and ("%q"):format(value) or tostring(value) end
 
 --- Raises a message, with the position of the user's line in front.
 ---@param format string as for string.format, when values follow

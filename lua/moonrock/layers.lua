@@ -20,8 +20,16 @@ end
 
 local function width(subject, what, n)
   if type(n) ~= "number" or n < 1 or n % 1 ~= 0 then
-    err.raise("%s: %s is %s, expected a whole number from 1", subject, what, tostring(n))
+    err.raise("%s: %s is %s, expected a whole number from 1", subject, what, err.show(n))
   end
+end
+
+-- How errors call a layer: `linear "deep.1"`.
+local function named(kind, m, name)
+  if type(m) ~= "table" or type(m.param) ~= "function" or type(name) ~= "string" then
+    err.raise("%s: expected the model and a name, got a %s and %s", kind, type(m), err.show(name))
+  end
+  return ("%s %q"):format(kind, name)
 end
 
 --- act(x W + b): x [n, in], or of higher rank with in elements a sample; W [in, out]; b [out] or
@@ -57,7 +65,7 @@ local LINEAR = { activation = true, bias = true, init = true, optim = true }
 ---@return fun(x: Tensor): Tensor
 function layers.linear(m, name, inputs, outputs, options)
   local o = options or {}
-  local subject = ("linear %q"):format(tostring(name))
+  local subject = named("linear", m, name)
   known(subject, o, LINEAR)
   width(subject, "inputs", inputs)
   width(subject, "outputs", outputs)
@@ -85,7 +93,7 @@ local BATCH_NORM = { momentum = true, eps = true, affine = true, optim = true }
 ---@return fun(x: Tensor): Tensor
 function layers.batch_norm(m, name, d, options)
   local o = options or {}
-  local subject = ("batch_norm %q"):format(tostring(name))
+  local subject = named("batch_norm", m, name)
   known(subject, o, BATCH_NORM)
   width(subject, "d", d)
   local gamma, beta
@@ -134,7 +142,7 @@ local MLP = { activation = true, last = true, dropout = true, batch_norm = true,
 ---@return fun(x: Tensor): Tensor
 function layers.mlp(m, name, inputs, widths, options)
   local o = options or {}
-  local subject = ("mlp %q"):format(tostring(name))
+  local subject = named("mlp", m, name)
   known(subject, o, MLP)
   if type(widths) ~= "table" or #widths == 0 then
     err.raise("%s: expected widths, as { 256, 128, 1 }", subject)

@@ -91,8 +91,8 @@ end
 local function build(definition, m, opt)
   local forward = err.call(m.subject, definition.build, m, opt)
   if type(forward) ~= "function" then
-    err.raise("%s: its function returned %s, expected a function of a batch%s", m.subject,
-      forward == nil and "nothing" or type(forward), err.defined(definition.build))
+    err.raise_at(definition.build, "%s: its function returned %s, expected a function of a batch", m.subject,
+      forward == nil and "nothing" or "a " .. type(forward))
   end
   return forward
 end
@@ -194,6 +194,8 @@ function Model:fields()
   return n
 end
 
+local PARAM_OPTIONS = { init = true, optim = true, trainable = true }
+
 --- Declares a dense weight; see moonrock.param.
 ---@param name string
 ---@param shape integer[]
@@ -202,6 +204,11 @@ end
 function Model:param(name, shape, options)
   take_name(self, "param", name)
   options = options or {}
+  for key in pairs(options) do
+    if not PARAM_OPTIONS[key] then
+      err.raise("param %q has no option %q, expected init, optim or trainable", name, tostring(key))
+    end
+  end
   local p = Param.new(name, self.seed, shape, { init = options.init, trainable = options.trainable,
     optim = options.optim or self.opt.dense_optim or self.default_optim })
   self.params[#self.params + 1] = p
@@ -283,8 +290,7 @@ function Model:scale_lr(factor)
 end
 
 local function nothing(self)
-  err.raise("%s: its function of a batch returned nothing, expected scores [n, 1]%s", self.subject,
-    err.defined(self.forward))
+  err.raise_at(self.forward, "%s: its function of a batch returned nothing, expected scores [n, 1]", self.subject)
 end
 
 --- Applies the model to a batch: logits [n, 1]. In training it records for `backward`; after

@@ -34,7 +34,7 @@ function Param.new(name, seed, shape, options)
     local d = shape[i]
     if type(d) ~= "number" or d < 1 or d % 1 ~= 0 then
       err.raise("param %q: dimension %d is %s, expected a whole number from 1", name, i,
-        tostring(d))
+        err.show(d))
     end
   end
   local init, rule = ffi.new "mr_init", ffi.new "mr_optim"

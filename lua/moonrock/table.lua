@@ -34,7 +34,7 @@ local function column_check(name, at, column, option)
   local dim = column.dim
   if type(dim) ~= "number" or dim < 1 or dim > 65535 or dim % 1 ~= 0 then
     err.raise("table %q: column %q has dim %s, expected a whole number from 1 to 65535", name, at,
-      tostring(dim))
+      err.show(dim))
   end
 end
 

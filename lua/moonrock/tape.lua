@@ -110,6 +110,7 @@ end
 local function describe(x)
   local meta = getmetatable(x)
   if type(meta) == "table" and meta.kind then return meta.kind end
+  if type(x) == "table" and x.c and x.label then return "batch; look its keys up in a table first" end
   return type(x)
 end
 

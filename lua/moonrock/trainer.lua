@@ -77,7 +77,7 @@ local function one_of(name, value, words)
   for _, word in ipairs(words) do
     if value == word then return end
   end
-  err.raise("mr.fit: %s is %s, expected one of %s", name, tostring(value), table.concat(words, ", "))
+  err.raise("mr.fit: %s is %s, expected one of %s", name, err.show(value), table.concat(words, ", "))
 end
 
 --- Raises if an option of fit is none, or not of its type.
@@ -90,7 +90,7 @@ function trainer.check_option(name, value)
   if type(kind) == "table" then return one_of(name, value, kind) end
   if kind == "count" then
     if type(value) ~= "number" or value < 1 or value % 1 ~= 0 then
-      err.raise("mr.fit: %s is %s, expected a whole number from 1", name, tostring(value))
+      err.raise("mr.fit: %s is %s, expected a whole number from 1", name, err.show(value))
     end
   elseif type(value) ~= kind then
     err.raise("mr.fit: %s is a %s, expected a %s", name, type(value), kind)
@@ -98,6 +98,10 @@ function trainer.check_option(name, value)
 end
 
 local function options_of(model, given)
+  if type(model) ~= "table" or not model.step_number then
+    err.raise("mr.fit: expected a model, got %s", type(model) == "table" and model.build
+      and ("the definition of %s; call it with its options"):format(model.name) or "a " .. type(model))
+  end
   if type(given) ~= "table" then
     err.raise("mr.fit: expected a table of options, got a %s", type(given))
   end
