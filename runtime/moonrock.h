@@ -654,6 +654,35 @@ int mr_tape_concat(mr_tape *t); /* along the last axis; the others are equal */
 /* A tensor computed by the caller: data undefined, to be written through mr_tape_data(). */
 int mr_tape_user(mr_tape *t, int rank, int d0, int d1, int d2, int d3);
 
+/* An element-wise operation of the tensors taken by mr_tape_argument, all of one shape, as steps: each
+ * is computed from earlier ones, a and b by number, and the last is the result. */
+enum { MR_ELEMENT_STEPS = 32 };
+
+typedef enum mr_element_op {
+    MR_ELEMENT_INPUT, /* tensor a, from 0 */
+    MR_ELEMENT_CONSTANT,
+    MR_ELEMENT_ADD,
+    MR_ELEMENT_SUB,
+    MR_ELEMENT_MUL,
+    MR_ELEMENT_DIV,
+    MR_ELEMENT_MAX, /* where a = b the gradient is b's */
+    MR_ELEMENT_MIN,
+    MR_ELEMENT_EXP, /* of a, as the rest */
+    MR_ELEMENT_LOG,
+    MR_ELEMENT_SQRT,
+    MR_ELEMENT_ABS,
+    MR_ELEMENT_SIGMOID,
+    MR_ELEMENT_TANH
+} mr_element_op;
+
+typedef struct mr_element_step {
+    int32_t op; /* mr_element_op */
+    int32_t a, b;
+    double value; /* of a constant */
+} mr_element_step;
+
+int mr_tape_element(mr_tape *t, const mr_element_step *step, int steps);
+
 /* The same elements in another shape; one dimension may be -1: what remains. */
 int mr_tape_reshape(mr_tape *t, int a, int rank, int d0, int d1, int d2, int d3);
 

@@ -25,6 +25,7 @@ const operation_table KERNEL(operation_table) = {{
     ENTRY(OP_CONCAT, "concat", concat),
     ENTRY(OP_RESHAPE, "reshape", reshape),
     ENTRY(OP_BATCH_NORM, "batch_norm", batch_norm),
+    ENTRY(OP_ELEMENT, "element", element),
     ENTRY(OP_SUM, "sum", reduce),
     ENTRY(OP_MEAN, "mean", reduce),
     ENTRY(OP_BCE, "bce", bce),

@@ -38,6 +38,7 @@ typedef enum op_code {
     OP_CONCAT,
     OP_RESHAPE,
     OP_BATCH_NORM,
+    OP_ELEMENT,
     OP_SUM,
     OP_MEAN,
     OP_BCE,
@@ -151,6 +152,7 @@ OPERATION(dropout)
 OPERATION(concat)
 OPERATION(reshape)
 OPERATION(batch_norm)
+OPERATION(element)
 OPERATION(reduce) /* sum, mean */
 OPERATION(bce)
 OPERATION(mse)

@@ -374,8 +374,7 @@ static int check(const mr_reader_options *o)
 {
     double held = o->split - o->split_from;
     if (o->part && !(held > 0 && held < 1 && o->split_from >= 0 && o->split <= 1))
-        return fail("split: %g to %g is out of range, expected more than 0 and less than 1",
-                    o->split_from, o->split);
+        return fail("split: %g is out of range, expected more than 0 and less than 1", held);
     if (o->skip < 0 || o->limit < 0)
         return fail("reader: skip and limit cannot be negative");
     return 0;

@@ -400,7 +400,7 @@ describe("a wrong", function()
     fails(function() return mr.bce(zeros(3, 1), zeros(4)) end,
       "bce: labels are [4], expected [3] as of the scores")
     fails(function() return mr.batch_norm(model(), "norm", 3)(zeros(3, 4)) end,
-      "batch_norm: gamma is [3], expected [4] for an input [3, 4]")
+      'batch_norm "norm": gamma is [3], expected [4] for an input [3, 4]')
     fails(function() zeros(3, 4):backward() end, "backward: expected a loss of shape [1], got [3, 4]")
   end)
 

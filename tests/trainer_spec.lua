@@ -32,7 +32,7 @@ local function make(options, twist)
   local o = { data = mr.data { files = train, format = "libsvm" } }
   for name, value in pairs(options or {}) do o[name] = value end
   local m
-  m = mr.model("lr", function(self, opt)
+  m = mr.model("lr", function(self)
     local row = self:table("features", { w = { dim = 1 } })
     local bias = self:param("bias", { 1 })
     return function(x)

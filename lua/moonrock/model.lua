@@ -290,7 +290,8 @@ function Model:scale_lr(factor)
 end
 
 local function nothing(self)
-  err.raise_at(self.forward, "%s: its function of a batch returned nothing, expected scores [n, 1]", self.subject)
+  err.raise_at(self.forward, "%s: its function of a batch returned nothing, expected scores [n, 1]",
+    self.subject)
 end
 
 --- Applies the model to a batch: logits [n, 1]. In training it records for `backward`; after

@@ -141,8 +141,8 @@ end
 ---@param files string|string[] paths; "-" is standard input
 ---@param options table|nil size (256), epochs (1), shuffle (true, a number of samples, "full" or
 --- false), window, seed, from = { epoch = , sample = }, split = { fraction =, part = "train" |
---- "valid" } or { fold =, folds =, part = }, bad_lines = "error" | "skip" | "keep", follow, max_wait, memory, labels (false: not
---- read), skip, limit
+--- "valid" } or { fold =, folds =, part = }, bad_lines = "error" | "skip" | "keep", follow, max_wait,
+--- memory, labels (false: not read), skip, limit
 ---@param format table { format =, fields =, schema =, task = }
 ---@return Batches
 function reader.open(files, options, format)

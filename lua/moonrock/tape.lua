@@ -6,6 +6,7 @@
 -- its step raises an error; one that was kept for 16 steps or more may be in use again.
 local ffi = require "ffi"
 local C = require "moonrock.ffi"
+local element = require "moonrock.element"
 local err = require "moonrock.error"
 
 local tape = {
@@ -444,8 +445,27 @@ end
 -- A node of its own for an input that is given twice: so da and db never are the same array.
 local function copy(t, id) return err.check(C.mr_tape_affine(t.c, id, 1, 0)) end
 
+-- An operation of `element`, which C runs.
+local function element_wise(spec)
+  local subject = "operation " .. spec.name
+  local steps, count, inputs = err.call(subject, element.trace, spec.element)
+  return function(a, b, c, d)
+    local given = d and 4 or c and 3 or b and 2 or 1
+    if given ~= inputs then err.raise("%s: %d tensors, expected %d", subject, given, inputs) end
+    local t = tape_of(a, b)
+    local na, nb = node(t, a, subject), b and node(t, b, subject) or -1
+    local nc, nd = c and node(t, c, subject) or -1, d and node(t, d, subject) or -1
+    C.mr_tape_argument(t.c, na)
+    if b then C.mr_tape_argument(t.c, nb) end
+    if c then C.mr_tape_argument(t.c, nc) end
+    if d then C.mr_tape_argument(t.c, nd) end
+    return handle(t, C.mr_tape_element(t.c, steps, count), subject)
+  end
+end
+
 ---@class Operation
 ---@field name string
+---@field element? fun(a: number, ...): number instead of the others
 ---@field shape? fun(a: Tensor, ...): integer, ... the result's dimensions; default: those of a
 ---@field forward fun(out: ffi.cdata*, a: ffi.cdata*, ...)
 ---@field backward? fun(grad: ffi.cdata*, out: ffi.cdata*, a: ffi.cdata*, ...)
@@ -454,12 +474,18 @@ local function copy(t, id) return err.check(C.mr_tape_affine(t.c, id, 1, 0)) end
 --- out[0 .. n-1] from the elements of its inputs; `backward(grad, out, a, b, da, db, n, counts)`
 --- adds to da and db what the gradient `grad` of the result makes there. All are `float *` (under
 --- mr.gradcheck `double *`); counts[i] is the number of elements of input i.
+---
+--- An element-wise one is better given as `element`, a function of one number of each tensor, all of
+--- one shape: it is called once, with symbols that know + - * / and :exp(), :log(), :sqrt(), :abs(),
+--- :sigmoid(), :tanh(), :relu(), :max(y), :min(y), and runs on all threads; its gradient is derived.
 ---@param spec Operation
 ---@return fun(a: Tensor|Param, ...): Tensor
 function tape.operation(spec)
-  if type(spec) ~= "table" or type(spec.name) ~= "string" or type(spec.forward) ~= "function" then
-    err.raise("mr.operation: expected { name = , forward = , backward = , shape = }")
+  if type(spec) ~= "table" or type(spec.name) ~= "string"
+    or type(spec.forward or spec.element) ~= "function" then
+    err.raise("mr.operation: expected { name =, forward =, backward =, shape = } or { name =, element = }")
   end
+  if spec.element and not spec.forward then return element_wise(spec) end
   for key in pairs(spec) do
     if key ~= "name" and key ~= "forward" and key ~= "backward" and key ~= "shape" then
       err.raise("mr.operation: %s has no field %q", spec.name, tostring(key))

@@ -67,9 +67,9 @@ local DEFAULTS = { epochs = 1, size = 256, shuffle = true, monitor = "auc", accu
 local OPTIONS = { train = "any", valid = "any", test = "any", epochs = "count", size = "count",
   shuffle = "any", window = "count", patience = "count", reduce = "number", monitor = "string",
   validate_every = "count", accumulate = "count", class_weight = "any", negative_rate = "number",
-  correction = { "shift", "weight", "q" }, on_nan = { "stop", "skip" }, on_event = "function", on_batch = "function",
-  on_step = "function", on_epoch = "function", on_validate = "function", bad_lines = { "error", "skip" },
-  split = "any", memory = "boolean" }
+  correction = { "shift", "weight", "q" }, on_nan = { "stop", "skip" }, on_event = "function",
+  on_batch = "function", on_step = "function", on_epoch = "function", on_validate = "function",
+  bad_lines = { "error", "skip" }, split = "any", memory = "boolean" }
 
 local CORRECTION = { shift = "sampled", weight = "weighted", q = "sampled" }
 

@@ -152,8 +152,8 @@ DECLARE = {
     p:option("--lr", "Learning rate, in place of the model's own."):argname "X":convert(positive)
     p:option("--optim", "Optimizer in place of the model's own: sgd, adagrad, adam, adamw, ftrl.")
       :argname "NAME":convert(one_of { "sgd", "adagrad", "adam", "adamw", "ftrl" })
-    p:option("--set", "An option of the model, such as dim=8, hidden=64,32 or linear.lr=0.1; fit.NAME=VALUE: of "
-      .. "the training loop. Repeatable.")
+    p:option("--set", "An option of the model, such as dim=8, hidden=64,32 or linear.lr=0.1; "
+      .. "fit.NAME=VALUE: of the training loop. Repeatable.")
       :argname "NAME=VALUE":count "*":default {}:convert(setting)
     p:option("--seed", "Seed of all randomness (42)."):argname "N":convert(natural)
     p:option("--commit-every", "Commit every so many batches (by default every 30 seconds, and at "
@@ -249,10 +249,10 @@ local function fit_name(name) return name:match "^fit%.(.+)" end
 ---@return table
 function options.of_fit(args, schema, recipe, model)
   local fit = { size = recipe.batch }
-  for name, value in pairs(recipe) do
+  for name, given in pairs(recipe) do
     if not RECIPE[name] then
-      err.call(("schema %s: recipe of %s"):format(schema.name, model), trainer.check_option, name, value)
-      fit[name] = value
+      err.call(("schema %s: recipe of %s"):format(schema.name, model), trainer.check_option, name, given)
+      fit[name] = given
     end
   end
   for _, pair in ipairs(args.set) do
@@ -291,12 +291,12 @@ local COMMON = { lr = true, optim = true, dense_optim = true, ttl = true, admit 
 --- error where it asks for a name much like it, else a line on standard error.
 ---@param definition table
 ---@param list table[] `--set`: pairs of name and value
----@param recipe table of the schema for this model
+---@param recipe table|nil of the schema for this model
 ---@param schema table|nil
 function options.check_settings(definition, list, recipe, schema)
   local build, asked, names = definition.build, {}, {}
   local given_by = {}
-  for name in pairs(recipe.model or {}) do
+  for name in pairs(recipe and recipe.model or {}) do
     given_by[name] = ("schema %s: recipe of %s: %s"):format(schema.name, definition.name, name)
   end
   for _, pair in ipairs(list) do

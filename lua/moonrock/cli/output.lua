@@ -4,8 +4,8 @@ local json = require "dkjson"
 local output = {}
 
 local ORDER = { "event", "model", "epoch", "steps", "step", "folds", "rows", "seconds", "rows_per_second",
-  "peak_rss_bytes", "table_rows", "bad_lines", "skipped", "window", "total", "train", "valid", "test", "best", "mean",
-  "deviation", "scale",  "logloss", "auc", "accuracy", "rmse", "label", "prediction" }
+  "peak_rss_bytes", "table_rows", "bad_lines", "skipped", "window", "total", "train", "valid", "test", "best",
+  "mean", "deviation", "scale", "logloss", "auc", "accuracy", "rmse", "label", "prediction" }
 
 local METRICS = { "logloss", "auc", "accuracy", "rmse" }
 
