@@ -655,7 +655,8 @@ int mr_tape_concat(mr_tape *t); /* along the last axis; the others are equal */
 int mr_tape_user(mr_tape *t, int rank, int d0, int d1, int d2, int d3);
 
 /* An element-wise operation of the tensors taken by mr_tape_argument, all of one shape, as steps: each
- * is computed from earlier ones, a and b by number, and the last is the result. */
+ * is computed from earlier ones, a and b by number. The first ones are the tensors, in their order;
+ * the last, which is none of them, is the result. */
 enum { MR_ELEMENT_STEPS = 32 };
 
 typedef enum mr_element_op {
@@ -672,7 +673,8 @@ typedef enum mr_element_op {
     MR_ELEMENT_SQRT,
     MR_ELEMENT_ABS,
     MR_ELEMENT_SIGMOID,
-    MR_ELEMENT_TANH
+    MR_ELEMENT_TANH,
+    MR_ELEMENT_RELU
 } mr_element_op;
 
 typedef struct mr_element_step {

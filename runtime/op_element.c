@@ -2,15 +2,17 @@
  * earlier ones (moonrock.h has them), the last of which is the result.
  *
  * They run over blocks of BLOCK elements, so that all steps of a block stay in the first cache and
- * each is one loop that the compiler makes vectors of. Backward computes a block's steps again and
- * then the adjoints d of the steps, from the last to the first:
+ * each is one loop that the compiler makes vectors of; the last writes the result itself. Backward
+ * computes a block's steps again, but for the last, and then the adjoints d of the steps, from the
+ * last, whose is the gradient, to the inputs, whose are where their gradients go:
  *
  *     add  da = d, db = d             exp      da = d y
  *     sub  da = d, db = -d            log      da = d / a
  *     mul  da = d b, db = d a         sqrt     da = d / (2 y)
  *     div  da = d / b, db = -d y / b  abs      da = d sign(a)
  *     max  da = d where a > b,        sigmoid  da = d y (1 - y)
- *          else db = d                tanh     da = d (1 - y^2) */
+ *          else db = d                tanh     da = d (1 - y^2)
+ *                                     relu     da = d where y > 0 */
 #include <tgmath.h>
 
 #include "kernel_math.h"
@@ -24,7 +26,7 @@ typedef struct element {
     size_t count;
     const real *in[INPUTS];
     const real *g; /* backward */
-    real *out;     /* forward */
+    real *out;
     sink to[INPUTS];
 } element;
 
@@ -33,13 +35,14 @@ typedef struct element {
         y[i] = expression;                                                                         \
     break
 
-/* Computes the steps of n elements from `begin` on: value[k] is where those of step k are. */
-static void compute(const element *p, size_t begin, size_t n, real (*room)[BLOCK],
+/* Computes steps of n elements from `begin` on: value[k] is where those of step k are. */
+static void compute(const element *p, int steps, size_t begin, size_t n, real (*room)[BLOCK],
                     const real **value)
 {
-    for (int k = 0; k < p->steps; k++) {
+    value[p->steps - 1] = p->out + begin;
+    for (int k = 0; k < steps; k++) {
         const mr_element_step *s = &p->step[k];
-        real *y = room[k];
+        real *y = k < p->steps - 1 ? room[k] : p->out + begin;
         if (s->op == MR_ELEMENT_INPUT) {
             value[k] = p->in[s->a] + begin;
             continue;
@@ -73,6 +76,8 @@ static void compute(const element *p, size_t begin, size_t n, real (*room)[BLOCK
             EACH(real_sigmoid(a[i]));
         case MR_ELEMENT_TANH:
             EACH(real_tanh(a[i]));
+        case MR_ELEMENT_RELU:
+            EACH(a[i] > 0 ? a[i] : 0);
         }
     }
 }
@@ -85,8 +90,7 @@ static void forward_piece(void *context, size_t piece)
     size_t end = MIN((piece + 1) * ELEMENTS, p->count);
     for (size_t begin = piece * ELEMENTS; begin < end; begin += BLOCK) {
         size_t n = MIN((size_t)BLOCK, end - begin);
-        compute(p, begin, n, room, value);
-        memcpy(p->out + begin, value[p->steps - 1], n * sizeof(real));
+        compute(p, p->steps, begin, n, room, value);
     }
 }
 
@@ -94,8 +98,9 @@ static int gather(mr_tape *t, node *n, element *p)
 {
     const node *a = node_in(t, n, 0);
     *p = (element){.step = n->saved, .steps = n->code, .inputs = n->inputs, .count = a->count};
-    if (n->inputs < 1 || n->inputs > INPUTS)
-        return fail("element: %d tensors, expected 1 to %d", n->inputs, INPUTS);
+    if (n->inputs > INPUTS || p->steps <= n->inputs)
+        return fail("element: %d steps of %d tensors, expected more, of 1 to %d", p->steps,
+                    n->inputs, INPUTS);
     for (int i = 0; i < n->inputs; i++) {
         const node *x = node_in(t, n, i);
         if (x->rank != a->rank || memcmp(x->dim, a->dim, sizeof x->dim))
@@ -158,30 +163,33 @@ static void adjoint(const mr_element_step *s, size_t n, const real *a, const rea
         ADJOINT_1(d[i] * y[i] * (1 - y[i]));
     case MR_ELEMENT_TANH:
         ADJOINT_1(d[i] * (1 - y[i] * y[i]));
+    case MR_ELEMENT_RELU:
+        ADJOINT_1(y[i] > 0 ? d[i] : 0);
     }
 }
 
 static void backward_piece(void *context, size_t piece)
 {
     const element *p = context;
-    real room[MR_ELEMENT_STEPS][BLOCK], d[MR_ELEMENT_STEPS][BLOCK];
+    real room[MR_ELEMENT_STEPS][BLOCK], adjoints[MR_ELEMENT_STEPS][BLOCK];
     const real *value[MR_ELEMENT_STEPS];
+    real *d[MR_ELEMENT_STEPS];
+    int last = p->steps - 1;
     size_t end = MIN((piece + 1) * ELEMENTS, p->count);
     for (size_t begin = piece * ELEMENTS; begin < end; begin += BLOCK) {
         size_t n = MIN((size_t)BLOCK, end - begin);
-        compute(p, begin, n, room, value);
-        memset(d, 0, sizeof d[0] * (size_t)p->steps);
-        memcpy(d[p->steps - 1], p->g + begin, n * sizeof(real));
-        for (int k = p->steps - 1; k > 0; k--) {
+        compute(p, last, begin, n, room, value);
+        for (int k = 0; k < last; k++) { /* the first steps are the inputs, in order */
+            real *to = k < p->inputs ? p->to[k].grad : NULL;
+            d[k] = to ? to + begin : adjoints[k];
+            if (!to || !p->to[k].add)
+                memset(d[k], 0, n * sizeof(real));
+        }
+        for (int k = last; k >= p->inputs; k--) {
             const mr_element_step *s = &p->step[k];
             if (s->op > MR_ELEMENT_CONSTANT)
-                adjoint(s, n, value[s->a], value[s->b], value[k], d[k], d[s->a], d[s->b]);
-        }
-        for (int i = 0; i < p->inputs; i++) {
-            real *to = p->to[i].grad;
-            int add = p->to[i].add; /* the step of input i is step i */
-            for (size_t e = 0; to && e < n; e++)
-                to[begin + e] = add ? to[begin + e] + d[i][e] : d[i][e];
+                adjoint(s, n, value[s->a], value[s->b], value[k], k == last ? p->g + begin : d[k],
+                        d[s->a], d[s->b]);
         }
     }
 }
@@ -192,6 +200,7 @@ int KERNEL(element_backward)(mr_tape *t, node *n)
     if (gather(t, n, &p))
         return -1;
     p.g = n->grad;
+    p.out = n->data;
     for (int i = 0; i < n->inputs; i++)
         if (node_sink(t, node_in(t, n, i), &p.to[i]))
             return -1;

@@ -40,11 +40,11 @@ end
 Symbol.__add, Symbol.__sub = of_two(C.MR_ELEMENT_ADD), of_two(C.MR_ELEMENT_SUB)
 Symbol.__mul, Symbol.__div = of_two(C.MR_ELEMENT_MUL), of_two(C.MR_ELEMENT_DIV)
 Symbol.max, Symbol.min = of_two(C.MR_ELEMENT_MAX), of_two(C.MR_ELEMENT_MIN)
-Symbol.exp, Symbol.log, Symbol.sqrt = of_one(C.MR_ELEMENT_EXP), of_one(C.MR_ELEMENT_LOG), of_one(C.MR_ELEMENT_SQRT)
-Symbol.abs, Symbol.sigmoid, Symbol.tanh = of_one(C.MR_ELEMENT_ABS), of_one(C.MR_ELEMENT_SIGMOID),
-  of_one(C.MR_ELEMENT_TANH)
+Symbol.exp, Symbol.log = of_one(C.MR_ELEMENT_EXP), of_one(C.MR_ELEMENT_LOG)
+Symbol.sqrt = of_one(C.MR_ELEMENT_SQRT)
+Symbol.abs, Symbol.relu = of_one(C.MR_ELEMENT_ABS), of_one(C.MR_ELEMENT_RELU)
+Symbol.sigmoid, Symbol.tanh = of_one(C.MR_ELEMENT_SIGMOID), of_one(C.MR_ELEMENT_TANH)
 function Symbol.__unm(a) return 0 - a end
-function Symbol:relu() return self:max(0) end
 
 --- The steps of a function of one to four numbers, and how many numbers.
 ---@param f function
@@ -58,7 +58,7 @@ function element.trace(f)
   local symbols = {}
   for i = 1, inputs do symbols[i] = record(C.MR_ELEMENT_INPUT, i - 1, i - 1, 0) end
   local result = step_of(f(unpack(symbols)))
-  if result ~= #recorded - 1 then record(C.MR_ELEMENT_ADD, result, step_of(0), 0) end
+  if result ~= #recorded - 1 or result < inputs then record(C.MR_ELEMENT_ADD, result, step_of(0), 0) end
   local steps = ffi.new("mr_element_step[?]", #recorded)
   for i, s in ipairs(recorded) do
     steps[i - 1].op, steps[i - 1].a, steps[i - 1].b, steps[i - 1].value = s.op, s.a, s.b, s.value
