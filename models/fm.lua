@@ -5,7 +5,7 @@ local mr = require "moonrock"
 return mr.model("fm", function(m, opt)
   local row = m:table("features", {
     w = { dim = 1, init = "zeros", optim = opt.linear },
-    v = { dim = opt.dim or 16, init = mr.init.normal(0.01), optim = opt.factors },
+    v = { dim = opt.dim or 16, init = mr.init.normal(opt.init or 0.01), optim = opt.factors },
   })
   local bias = m:param("bias", { 1 })
 

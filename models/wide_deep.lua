@@ -6,7 +6,7 @@ return mr.model("wide_deep", function(m, opt)
   local dim = opt.dim or 16
   local row = m:table("features", {
     w = { dim = 1, init = "zeros", optim = opt.linear },
-    v = { dim = dim, init = mr.init.normal(0.01), optim = opt.factors },
+    v = { dim = dim, init = mr.init.normal(opt.init or 0.01), optim = opt.factors },
   })
   local bias = m:param("bias", { 1 })
   local widths = {}

@@ -2,7 +2,7 @@
  * length of a head that is a Python dictionary, padded to 128 bytes, then the numbers, little-endian,
  * row-major): TABLE.keys <u8 [n], TABLE.steps <u8 [n]; of each column TABLE.COLUMN <f4 [n, dim],
  * TABLE.COLUMN.count <u4 [n], 0 where a row has not got the column, and TABLE.COLUMN.state <f4
- * [n, vectors, dim], if it has any; params/NAME of the param's shape.
+ * [n, vectors, dim] (row-wise Adagrad's [n, 1]), if it has any; params/NAME of the param's shape.
  * The directory is made beside its place, and renamed. */
 #include <ctype.h>
 #include <errno.h>
@@ -107,7 +107,10 @@ static int arrays_end(arrays *a, const mr_table *t)
         snprintf(more, sizeof more, " %u", dim);
         bad =
             array_end(&a->weight[c], "<f4", a->n, more) || array_end(&a->count[c], "<u4", a->n, "");
-        snprintf(more, sizeof more, " %u, %u", t->column[c].state / dim, dim);
+        if (optimizer_floats(&t->column[c].optim))
+            snprintf(more, sizeof more, " %u", t->column[c].state);
+        else
+            snprintf(more, sizeof more, " %u, %u", t->column[c].state / dim, dim);
         if (!bad && a->state[c])
             bad = array_end(&a->state[c], "<f4", a->n, more);
     }

@@ -143,10 +143,11 @@ static int arrays_open(arrays *x, const char *dir, const mr_table *t)
         return -1;
     for (uint32_t c = 0; c < t->columns; c++) {
         uint32_t dim = t->column[c].dim, state = t->column[c].state;
+        uint32_t inner = optimizer_floats(&t->column[c].optim) ? 1 : dim;
         column_names(t, c, name);
         if (array_open(&x->weight[c], dir, name[0], "<f4", "<f4", n, 1, dim, 1) ||
             array_open(&x->count[c], dir, name[1], "<u4", "<i4", n, 1, 1, 1) ||
-            array_open(&x->state[c], dir, name[2], "<f4", "<f4", n, 1, state / dim, dim))
+            array_open(&x->state[c], dir, name[2], "<f4", "<f4", n, 1, state / inner, inner))
             return -1;
     }
     return 1;

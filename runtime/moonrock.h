@@ -247,19 +247,38 @@ int mr_schema_fit(mr_schema *s, const mr_reader_options *options);
 /* ---- table ----------------------------------------------------------------------- */
 
 /* An optimizer with its settings; see SEMANTICS in runtime/README.md. Unused ones are 0. */
-typedef enum mr_optim_kind { MR_SGD, MR_ADAGRAD, MR_ADAM, MR_ADAMW, MR_FTRL } mr_optim_kind;
+typedef enum mr_optim_kind {
+    MR_SGD,
+    MR_ADAGRAD,
+    MR_ADAM,
+    MR_ADAMW,
+    MR_FTRL,
+    MR_ROW_ADAGRAD,
+    MR_AMSGRAD,
+    MR_LION,
+    MR_RMSPROP,
+    MR_CENTERED_RMSPROP
+} mr_optim_kind;
 
 typedef struct mr_optim {
-    int32_t kind;        /* mr_optim_kind */
-    int32_t global_step; /* Adam, AdamW: bias correction by the model's step, not the row's */
-    float lr;            /* learning rate; FTRL's alpha */
-    float l1, l2;        /* FTRL's; l2 elsewhere: g += l2 w */
-    float beta;          /* FTRL */
-    float beta1, beta2;  /* Adam, AdamW */
-    float eps;           /* Adagrad, Adam, AdamW */
-    float init;          /* Adagrad: the sum of squares starts here */
-    float momentum;      /* SGD */
-    float decay;         /* AdamW: w -= lr decay w, on touch */
+    int32_t kind; /* mr_optim_kind */
+    int32_t
+        global_step;  /* Adam, AMSGrad, AdamW: bias correction by the model's step, not the row's */
+    int32_t nesterov; /* SGD: looks ahead along the momentum */
+    int32_t fade_every;  /* Adagrad: at each so many-th update the sum of squares fades; 0: never */
+    double lr;           /* learning rate; FTRL's alpha */
+    double l1, l2;       /* FTRL's; elsewhere l2: g += l2 w, and l1 is proximal: SGD, Adagrad */
+    double group;        /* FTRL, Adagrad: of the norm of the row, which is 0 or not as a whole */
+    double beta;         /* FTRL */
+    double beta1, beta2; /* Adam, AMSGrad, AdamW, Lion; beta2 of RMSprop */
+    double eps;          /* Adagrad, Adam, AMSGrad, AdamW, RMSprop */
+    double init;         /* Adagrad: the sum of squares starts here */
+    double fade;         /* Adagrad: sum = max(init, fade sum) */
+    double momentum;     /* SGD, RMSprop */
+    double decay;        /* AdamW, AMSGrad, Lion: w -= lr decay w, on touch */
+    /* Of a table's column: by l2, or by decay, the rows that are in no batch shrink in each step too. They
+     * do so when they are looked up next: the last idle_steps of those steps are replayed then. */
+    int32_t l2_table, decay_table, idle_steps;
 } mr_optim;
 
 /* A fresh weight, as a pure function of (seed, table, column, key, coordinate). */
@@ -353,18 +372,28 @@ void mr_table_ahead_drop(mr_table *t);
  * from 1. Returns the number of rows updated, or -1 when one was not finite (then none is). */
 int mr_table_push(mr_table *t, uint64_t step);
 
-/* Of the gradients since the last push: fails if one is not finite; multiplies them all. */
+/* Of the gradients since the last push: fails if one is not finite. */
 int mr_table_finite(mr_table *t);
+
+/* Of the same, after the last backward pass: squares holds every coordinate of their sums by row
+ * within -value .. value (0: as it is) and returns the sum of their squares, of the rows that will be
+ * updated, or -1 when one was not finite; scale multiplies them all. */
+double mr_table_squares(mr_table *t, double value);
 void mr_table_scale(mr_table *t, double factor);
 
 /* Forgets the lookups and gradients since the last push. */
 void mr_table_drop(mr_table *t);
 
+/* The learning rates of column c by step, which idle rows are replayed by, as bytes for the store; len 0:
+ * the column has no need of them. Owned by the table, until its next push. load takes them back. */
+const void *mr_table_rates(const mr_table *t, int c, size_t *len);
+int mr_table_rates_load(mr_table *t, int c, const void *bytes, size_t len);
+
 /* Empties the cache, before the rows of another state are read. */
 void mr_table_clear(mr_table *t);
 
-/* Reads the row of a key: weights [dim] of column c as they are, or fresh ones, then its
- * optimizer state. Returns its update count, 0 for a key without a row. out holds
+/* Reads the row of a key: weights [dim] of column c as a lookup would see them, or fresh ones, then
+ * its optimizer state. Returns its update count, 0 for a key without a row. out holds
  * mr_table_state(t, c) floats. */
 double mr_table_peek(mr_table *t, int c, uint64_t key, float *out);
 
@@ -556,9 +585,11 @@ mr_optim *mr_param_optim(mr_param *p);
 
 /* One optimizer step by the gradient of the backward passes since the last one, if any. */
 int mr_param_step(mr_param *p, uint64_t step);
-/* Of that gradient: fails if it is not finite; multiplies it; drops it. */
+/* Of that gradient, as those of a table. */
 int mr_param_finite(mr_param *p);
+double mr_param_squares(mr_param *p, double value);
 void mr_param_scale(mr_param *p, double factor);
+/* Drops that gradient. */
 void mr_param_zero(mr_param *p);
 
 /* The count of optimizer steps so far. */
@@ -617,16 +648,43 @@ double mr_tape_lookup_gradient(mr_tape *t, int lookup, int index);
 
 /* Pooling of column c of a lookup over the entries e of each sample s; x_e is an entry's value,
  * v_e the column of its row, [d]. */
-int mr_tape_pool_sum(mr_tape *t, int lookup, int c); /* [n, d]: sum_e x_e v_e */
-int mr_tape_pool_mean(mr_tape *t, int lookup,
-                      int c); /* [n, d]: the same / entries of s; 0 for none */
-int mr_tape_pool_fields(mr_tape *t, int lookup, int c); /* [n, fields, d]: by field */
+typedef enum mr_pool {
+    MR_POOL_SUM,           /* sum_e x_e v_e */
+    MR_POOL_MEAN,          /* the same / entries of s */
+    MR_POOL_SQRTN,         /* / sqrt(sum_e x_e^2) */
+    MR_POOL_WEIGHTED_MEAN, /* / sum_e x_e */
+    MR_POOL_MAX            /* max_e x_e v_e, of each of the d */
+} mr_pool;
+
+/* [n, d], or by field [n, fields, d]; 0 for no entries, or a division by 0. */
+int mr_tape_pool(mr_tape *t, int lookup, int c, int how, int by_field);
+
+/* The first `length` entries of a field, from 0, in order: [n, length, d], 0 behind the last; and
+ * where there is one: [n, length] of 1 and 0. */
+int mr_tape_sequence(mr_tape *t, int lookup, int c, int field, int length);
+int mr_tape_sequence_mask(mr_tape *t, int lookup, int c, int field, int length);
 int mr_tape_pool_fm(mr_tape *t, int lookup, int c);
 /* [n, 1]: 1/2 sum_k ((sum_e x_e v_ek)^2 - sum_e (x_e v_ek)^2) */
+int mr_tape_pool_bi(mr_tape *t, int lookup, int c); /* [n, d]: the same without the sum over k */
+/* [n, 1]: sum of <v_i at f_j, v_j at f_i> x_i x_j over a sample's pairs of entries i, j of fields f_i, f_j,
+ * where v at f is the f-th of the column's `fields` equal parts. */
+int mr_tape_pool_ffm(mr_tape *t, int lookup, int c, int fields);
+
+/* <x_i, x_j>, i < j, of x [n, F, k]: [n, F (F - 1) / 2]; or, y not -1, <x_i, y_j> with y [n, H, k]:
+ * [n, F H]. */
+int mr_tape_inner(mr_tape *t, int x, int y);
+/* x0 z + x + b: x0 and x [n, d], z [n, d] or [n, 1], b [d] or -1 for none: [n, d] */
+int mr_tape_cross(mr_tape *t, int x0, int z, int x, int b);
+/* sum_ij W_ij,o (x_i * x0_j), * by elements: x [n, H, d], x0 [n, F, d], W [H F, out]: [n, out, d] */
+int mr_tape_cin(mr_tape *t, int x, int x0, int w);
 
 /* act(x W + b): x [n, in], or of higher rank with in elements a sample; W [in, out]; b [out] or
  * -1 for none. act: 0 none, 1 relu, 2 sigmoid, 3 tanh. [n, out] */
 int mr_tape_linear(mr_tape *t, int x, int w, int b, int act);
+
+/* As many matrix products as the equal leading dimensions of both have: x [.., a, b] y [.., b, c] is
+ * [.., a, c]; if `across` is 1, y is [.., c, b]. Of rank 2, y is the same for all rows of x. */
+int mr_tape_matmul(mr_tape *t, int x, int y, int across);
 
 /* Element by element; a dimension of 1 or a missing leading one is repeated. */
 int mr_tape_add(mr_tape *t, int a, int b);
@@ -637,6 +695,14 @@ int mr_tape_affine(mr_tape *t, int a, double scale, double shift); /* scale a + 
 int mr_tape_relu(mr_tape *t, int a);                               /* max(a, 0) */
 int mr_tape_sigmoid(mr_tape *t, int a);                            /* 1 / (1 + exp(-a)) */
 int mr_tape_tanh(mr_tape *t, int a);
+int mr_tape_leaky_relu(mr_tape *t, int a, double slope); /* a where a > 0, else slope a */
+int mr_tape_gelu(mr_tape *t, int a);                     /* a/2 (1 + erf(a / sqrt(2))) */
+int mr_tape_silu(mr_tape *t, int a);                     /* a sigmoid(a) */
+int mr_tape_exp(mr_tape *t, int a);
+int mr_tape_log(mr_tape *t, int a); /* natural */
+int mr_tape_sqrt(mr_tape *t, int a);
+int mr_tape_abs(mr_tape *t, int a); /* the gradient at 0 is 0 */
+int mr_tape_square(mr_tape *t, int a);
 
 /* In training each element is 0 with probability rate (a multiple of 2^-16), else a / (1 - rate):
  * drawn from (seed, step, node, element). Otherwise a as it is. */
@@ -648,9 +714,17 @@ int mr_tape_dropout(mr_tape *t, int a, double rate);
 int mr_tape_batch_norm(mr_tape *t, int a, int gamma, int beta, mr_param *mean, mr_param *variance,
                        double momentum, double eps);
 
+/* The same over the last axis, [d], of each sample alone; gamma, beta [d] or -1. */
+int mr_tape_layer_norm(mr_tape *t, int a, int gamma, int beta, double eps);
+
+/* a_i * b_j of the rows i < j of each sample, by i and then by j: [n, f, k] -> [n, f (f - 1) / 2, k].
+ * b is -1 for a itself. */
+int mr_tape_pairs(mr_tape *t, int a, int b);
+
 /* Takes the inputs of an operation of any number of them, one a call, then records it. */
 int mr_tape_argument(mr_tape *t, int a);
-int mr_tape_concat(mr_tape *t); /* along the last axis; the others are equal */
+int mr_tape_concat(mr_tape *t, int axis); /* from 0, or -1: the last; the others are equal */
+int mr_tape_stack(mr_tape *t, int axis);  /* of equal shapes, along a new axis */
 /* A tensor computed by the caller: data undefined, to be written through mr_tape_data(). */
 int mr_tape_user(mr_tape *t, int rank, int d0, int d1, int d2, int d3);
 
@@ -687,6 +761,20 @@ int mr_tape_element(mr_tape *t, const mr_element_step *step, int steps);
 
 /* The same elements in another shape; one dimension may be -1: what remains. */
 int mr_tape_reshape(mr_tape *t, int a, int rank, int d0, int d1, int d2, int d3);
+
+/* Places first to last of an axis, all from 0; two axes that change places. */
+int mr_tape_slice(mr_tape *t, int a, int axis, int first, int last);
+int mr_tape_transpose(mr_tape *t, int a, int axis, int other);
+
+/* Along an axis, from 0, which is then gone, or (keep 1) of 1. max: the gradient is the first
+ * largest element's. */
+int mr_tape_sum_axis(mr_tape *t, int a, int axis, int keep);
+int mr_tape_mean_axis(mr_tape *t, int a, int axis, int keep);
+int mr_tape_max_axis(mr_tape *t, int a, int axis, int keep);
+
+/* exp(a_i) / sum_j exp(a_j) over the last axis. With a mask (or -1), repeated to the shape of a:
+ * over the places where it is not 0; the others, and rows without any, are 0. */
+int mr_tape_softmax(mr_tape *t, int a, int mask);
 
 /* Of all elements: [1]. */
 int mr_tape_sum(mr_tape *t, int a);

@@ -8,16 +8,10 @@
  * The work is spans of at most SPAN elements in a row, over which each operand either advances or
  * stands. Equal shapes, and a single number, are one long row. [n] against [n, 1] is refused: its
  * result would be [n, n], which is a mistake more often than not. */
-#include "kernel.h"
+#include "op_broadcast.h"
 #include "op_pool.h"
 
-enum { SPAN = 1024, SPANS = 16 /* of a piece */ };
-
-/* An operand: its strides by dimension of the result, 0 where it is repeated. */
-typedef struct operand {
-    real *data;
-    size_t stride[RANK_MAX];
-} operand;
+enum { SPAN = 1024, SPANS = 16 /* of a piece */, PARTS = 16, PART_SPANS = 64 };
 
 typedef struct binary {
     int op;
@@ -27,40 +21,16 @@ typedef struct binary {
     size_t spans;         /* of a row */
     /* backward */
     const real *g;
-    operand to;  /* the gradient of one operand */
-    double *sum; /* the same, while it is a sum over repeats */
+    operand to;                       /* the gradient of one operand */
+    double *sum;                      /* [parts, count]: the same, while it is a sum over repeats */
+    size_t count, parts, units, unit; /* it is cut into parts of whole units of so many spans */
+    int apart;                        /* the parts write to different elements: sum is [count] */
     int of_b, add;
 } binary;
 
 static size_t rows_of(const binary *p)
 {
     return p->dim[0] * p->dim[1] * p->dim[2];
-}
-
-/* Where the operand stands at the beginning of a row. */
-static size_t row_offset(const binary *p, const operand *o, size_t row)
-{
-    size_t i2 = row % p->dim[2], i1 = row / p->dim[2] % p->dim[1], i0 = row / p->dim[2] / p->dim[1];
-    return i0 * o->stride[0] + i1 * o->stride[1] + i2 * o->stride[2];
-}
-
-/* Dimension i of a, of RANK_MAX aligned at the right. */
-static size_t dim_of(const node *a, int i)
-{
-    int at = i - (RANK_MAX - a->rank);
-    return at < 0 ? 1 : (size_t)a->dim[at];
-}
-
-static operand operand_of(const binary *p, const node *a, void *data)
-{
-    operand o = {.data = data};
-    size_t stride = 1;
-    for (int i = RANK_MAX - 1; i >= 0; i--) {
-        size_t d = dim_of(a, i);
-        o.stride[i] = d == 1 && p->dim[i] != 1 ? 0 : stride;
-        stride *= d;
-    }
-    return o;
 }
 
 static binary binary_of(const node *n, const node *a, const node *b)
@@ -75,8 +45,8 @@ static binary binary_of(const node *n, const node *a, const node *b)
         p.a = (operand){.data = a->data, .stride = {0, 0, 0, flat_a}};
         p.b = (operand){.data = b->data, .stride = {0, 0, 0, flat_b}};
     } else {
-        p.a = operand_of(&p, a, a->data);
-        p.b = operand_of(&p, b, b->data);
+        p.a = operand_of(p.dim, a, a->data);
+        p.b = operand_of(p.dim, b, b->data);
     }
     p.spans = pieces(p.dim[RANK_MAX - 1], SPAN);
     return p;
@@ -102,8 +72,8 @@ static binary binary_of(const node *n, const node *a, const node *b)
 static void forward_span(const binary *p, size_t row, size_t from, size_t n)
 {
     size_t sa = p->a.stride[RANK_MAX - 1], sb = p->b.stride[RANK_MAX - 1];
-    const real *a = p->a.data + row_offset(p, &p->a, row) + from * sa;
-    const real *b = p->b.data + row_offset(p, &p->b, row) + from * sb;
+    const real *a = p->a.data + row_offset(p->dim, &p->a, row) + from * sa;
+    const real *b = p->b.data + row_offset(p->dim, &p->b, row) + from * sb;
     real *out = p->out + row * p->dim[RANK_MAX - 1] + from;
     switch (p->op) {
     case OP_ADD:
@@ -125,8 +95,8 @@ static void forward_span(const binary *p, size_t row, size_t from, size_t n)
 static void derive_span(const binary *p, size_t row, size_t from, size_t n, real *out)
 {
     size_t sa = p->a.stride[RANK_MAX - 1], sb = p->b.stride[RANK_MAX - 1];
-    const real *a = p->a.data + row_offset(p, &p->a, row) + from * sa;
-    const real *b = p->b.data + row_offset(p, &p->b, row) + from * sb;
+    const real *a = p->a.data + row_offset(p->dim, &p->a, row) + from * sa;
+    const real *b = p->b.data + row_offset(p->dim, &p->b, row) + from * sb;
     const real *g = p->g + row * p->dim[RANK_MAX - 1] + from;
     switch (p->op) {
     case OP_ADD:
@@ -180,15 +150,19 @@ static void backward_piece(void *context, size_t piece)
     }
 }
 
-/* The sums of one that is. */
-static void backward_repeated(const binary *p)
+/* A part of the sums of one that is. */
+static void repeated_part(void *context, size_t part)
 {
+    const binary *p = context;
     real buffer[SPAN];
     size_t len = p->dim[RANK_MAX - 1], stride = p->to.stride[RANK_MAX - 1];
-    for (size_t i = 0; i < rows_of(p) * p->spans; i++) {
+    size_t begin = p->units * part / p->parts * p->unit;
+    size_t end = p->units * (part + 1) / p->parts * p->unit;
+    double *sums = p->apart ? p->sum : p->sum + part * p->count;
+    for (size_t i = begin; i < end; i++) {
         size_t row = i / p->spans, from = i % p->spans * SPAN, n = MIN((size_t)SPAN, len - from);
         derive_span(p, row, from, n, buffer);
-        double *sum = p->sum + row_offset(p, &p->to, row) + from * stride;
+        double *sum = sums + row_offset(p->dim, &p->to, row) + from * stride;
         if (stride) {
             for (size_t k = 0; k < n; k++)
                 sum[k] += (double)buffer[k];
@@ -200,6 +174,45 @@ static void backward_repeated(const binary *p)
             all += (double)buffer[k];
         *sum += all;
     }
+}
+
+static void repeated_sum(void *context, size_t piece)
+{
+    const binary *p = context;
+    size_t end = MIN((piece + 1) * ELEMENTS, p->count);
+    for (size_t i = piece * ELEMENTS; i < end; i++) {
+        double sum = p->sum[i];
+        for (size_t part = 1; part < p->parts && !p->apart; part++)
+            sum += p->sum[part * p->count + i];
+        p->to.data[i] = (p->add ? p->to.data[i] : 0) + (real)sum;
+    }
+}
+
+/* The gradient of a repeated operand: cut along the first dimension of the result, by whose parts
+ * its elements differ if it is not repeated there; otherwise each part has sums of its own. */
+static int backward_repeated(mr_tape *t, binary *p, size_t count)
+{
+    int first = 0;
+    while (first < RANK_MAX - 1 && p->dim[first] == 1)
+        first++;
+    p->count = count;
+    p->units = first < RANK_MAX - 1 ? p->dim[first] : p->spans;
+    p->unit = 1;
+    for (int i = first; i < RANK_MAX - 1; i++)
+        p->unit *= i > first ? p->dim[i] : p->spans;
+    p->apart = first < RANK_MAX - 1 && p->to.stride[first] != 0;
+    p->parts = MIN(pieces(p->units * p->unit, PART_SPANS), p->units);
+    if (!p->apart)
+        p->parts = MIN(p->parts, (size_t)PARTS);
+    p->parts = MAX(p->parts, (size_t)1);
+    size_t size = sizeof(double) * count * (p->apart ? 1 : p->parts);
+    p->sum = arena_take(tape_arena(t), size);
+    if (!p->sum)
+        return -1;
+    memset(p->sum, 0, size);
+    parallel(p->parts, repeated_part, p);
+    parallel(pieces(count, ELEMENTS), repeated_sum, p);
+    return 0;
 }
 
 int KERNEL(binary_forward)(mr_tape *t, node *n)
@@ -245,15 +258,7 @@ static int backward_one(mr_tape *t, node *n, int of_b)
         parallel(pieces(rows_of(&p) * p.spans, SPANS), backward_piece, &p);
         return 0;
     }
-    p.sum = arena_take(tape_arena(t), sizeof(double) * in->count);
-    if (!p.sum)
-        return -1;
-    memset(p.sum, 0, sizeof(double) * in->count);
-    backward_repeated(&p);
-    real *to = s.grad;
-    for (size_t i = 0; i < in->count; i++)
-        to[i] = (s.add ? to[i] : 0) + (real)p.sum[i];
-    return 0;
+    return backward_repeated(t, &p, in->count);
 }
 
 int KERNEL(binary_backward)(mr_tape *t, node *n)

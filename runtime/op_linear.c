@@ -1,4 +1,5 @@
-/* op_linear.c - act(x W + b) on OpenBLAS, [n, out].
+/* op_linear.c - act(x W + b) on OpenBLAS: [n, out], n the samples of x, or (n->a: of a matmul) the
+ * rows along its last axis, whose shape is kept.
  *
  *     z = x W + b,  y = act(z);  dz = dy act'(z), from y;
  *     dx = dz W^T,  dW = x^T dz,  db = column sums of dz
@@ -7,9 +8,8 @@
  * by its own rows, each a sum over all samples, so that no partial sums are added. The gradient
  * of z overwrites that of y. A result of one column is a dot product a row; a matrix product
  * that narrow would spend its time packing. */
-#include <tgmath.h>
-
 #include "kernel.h"
+#include "kernel_math.h"
 #include "op_pool.h"
 
 enum { ROWS = 128, COLUMNS = 64 };
@@ -33,7 +33,7 @@ static linear linear_of(mr_tape *t, const node *n)
                     .b = n->inputs > 2 ? node_in(t, n, 2)->data : NULL,
                     .y = n->data,
                     .dz = n->grad,
-                    .n = (size_t)n->dim[0],
+                    .n = n->count / (size_t)MAX(w->dim[1], 1),
                     .in = (size_t)w->dim[0],
                     .out = (size_t)w->dim[1],
                     .act = n->code};
@@ -48,11 +48,11 @@ static void activate(int act, size_t n, real *y)
         break;
     case LINEAR_SIGMOID:
         for (size_t i = 0; i < n; i++)
-            y[i] = 1 / (1 + exp(-y[i]));
+            y[i] = real_sigmoid(y[i]);
         break;
     case LINEAR_TANH:
         for (size_t i = 0; i < n; i++)
-            y[i] = tanh(y[i]);
+            y[i] = real_tanh(y[i]);
         break;
     }
 }
@@ -86,14 +86,23 @@ int KERNEL(linear_forward)(mr_tape *t, node *n)
     const node *x = node_in(t, n, 0), *w = node_in(t, n, 1);
     if (w->rank != 2)
         return fail("linear: expected weights [in, out], got %s", node_text(w));
-    size_t rest = x->dim[0] ? x->count / (size_t)x->dim[0] : (size_t)w->dim[0];
-    if (x->rank < 2 || rest != (size_t)w->dim[0])
-        return fail("linear: weights %s expect an input of %d a sample, got %s", node_text(w),
-                    (int)w->dim[0], node_text(x));
+    size_t in = x->dim[0] ? x->count / (size_t)x->dim[0] : (size_t)w->dim[0];
+    int32_t dim[RANK_MAX] = {x->dim[0], w->dim[1]};
+    int rank = 2;
+    if (n->a) {
+        rank = x->rank;
+        memcpy(dim, x->dim, sizeof dim);
+        in = (size_t)dim[rank - 1];
+        dim[rank - 1] = w->dim[1];
+    }
+    if (x->rank < 2 || in != (size_t)w->dim[0])
+        return fail(n->a ? "matmul: weights %s expect rows of %d, got %s"
+                         : "linear: weights %s expect an input of %d a sample, got %s",
+                    node_text(w), (int)w->dim[0], node_text(x));
     if (n->inputs > 2 && node_in(t, n, 2)->count != (size_t)w->dim[1])
         return fail("linear: weights %s expect a bias of %d, got %s", node_text(w), (int)w->dim[1],
                     node_text(node_in(t, n, 2)));
-    if (node_shape(n, 2, (const int32_t[]){x->dim[0], w->dim[1]}) || node_data(t, n))
+    if (node_shape(n, rank, dim) || node_data(t, n))
         return -1;
     linear p = linear_of(t, n);
     parallel(pieces(p.n, ROWS), forward_rows, &p);

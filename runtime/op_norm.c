@@ -1,4 +1,5 @@
-/* op_norm.c - batch normalisation over the samples, for each of the d elements of the last axis.
+/* op_norm.c - batch normalisation over the samples, for each of the d elements of the last axis, and
+ * layer normalisation over that axis.
  *
  *     h = (a - mu) r,  r = 1 / sqrt(var + eps),  out = gamma h + beta
  *     dbeta = sum g,  dgamma = sum g h,
@@ -174,5 +175,152 @@ int KERNEL(batch_norm_backward)(mr_tape *t, node *n)
         mean[j] = (float)((1 - n->a) * (double)mean[j] + n->a * p.mean[j]);
         variance[j] = (float)((1 - n->a) * (double)variance[j] + n->a * unbiased * p.variance[j]);
     }
+    return 0;
+}
+
+/* ---- layer norm: of each row a of d elements, whatever the others are ----
+ *
+ *     h = (a - mu) r,  r = 1 / sqrt(var + eps),  out = gamma h + beta
+ *     dbeta = sum g,  dgamma = sum g h  over the rows,
+ *     da = r (q - mean q - h mean (q h)),  q = gamma g
+ *
+ * mu and var (biased) are the row's, in double. Ba, Kiros and Hinton, 2016. */
+
+typedef struct layer {
+    const real *a, *gamma, *beta, *g;
+    real *out;     /* or da */
+    double *saved; /* [rows, 2]: mu and r */
+    real *dgamma, *dbeta;
+    int add, add_gamma, add_beta;
+    size_t rows, d, each, row_pieces;
+    double eps;
+} layer;
+
+static layer layer_of(mr_tape *t, const node *n)
+{
+    const node *a = node_in(t, n, 0);
+    size_t d = (size_t)a->dim[a->rank - 1];
+    return (layer){.a = a->data,
+                   .gamma = n->inputs > 1 && n->in[1] >= 0 ? node_in(t, n, 1)->data : NULL,
+                   .beta = n->inputs > 2 ? node_in(t, n, 2)->data : NULL,
+                   .g = n->grad,
+                   .out = n->data,
+                   .saved = n->saved,
+                   .rows = d ? n->count / d : 0,
+                   .d = d,
+                   .each = MAX(ELEMENTS / 4 / MAX(d, 1), (size_t)1),
+                   .eps = n->b};
+}
+
+static void layer_rows(void *context, size_t piece)
+{
+    const layer *p = context;
+    size_t end = MIN((piece + 1) * p->each, p->rows), d = p->d;
+    for (size_t s = piece * p->each; s < end; s++) {
+        const real *a = p->a + s * d;
+        real *out = p->out + s * d;
+        double mean = 0, variance = 0;
+#pragma omp simd reduction(+ : mean)
+        for (size_t j = 0; j < d; j++)
+            mean += (double)a[j];
+        mean /= (double)d;
+#pragma omp simd reduction(+ : variance)
+        for (size_t j = 0; j < d; j++)
+            variance += ((double)a[j] - mean) * ((double)a[j] - mean);
+        double r = 1 / sqrt(variance / (double)d + p->eps);
+        p->saved[2 * s] = mean;
+        p->saved[2 * s + 1] = r;
+        for (size_t j = 0; j < d; j++)
+            out[j] = (a[j] - (real)mean) * (real)r;
+        for (size_t j = 0; j < d && p->gamma; j++)
+            out[j] *= p->gamma[j];
+        for (size_t j = 0; j < d && p->beta; j++)
+            out[j] += p->beta[j];
+    }
+}
+
+int KERNEL(layer_norm_forward)(mr_tape *t, node *n)
+{
+    const node *a = node_in(t, n, 0);
+    size_t d = (size_t)a->dim[a->rank - 1];
+    for (int i = 1; i < n->inputs; i++)
+        if (n->in[i] >= 0 && node_in(t, n, i)->count != d)
+            return fail("layer_norm: %s is %s, expected [%zu] for an input %s",
+                        i == 1 ? "gamma" : "beta", node_text(node_in(t, n, i)), d, node_text(a));
+    if (node_shape(n, a->rank, a->dim) || node_data(t, n))
+        return -1;
+    n->saved = arena_take(tape_arena(t), sizeof(double) * 2 * (d ? n->count / d : 0));
+    if (!n->saved)
+        return -1;
+    layer p = layer_of(t, n);
+    parallel(pieces(p.rows, p.each), layer_rows, &p);
+    return 0;
+}
+
+static void layer_rows_back(const layer *p, size_t piece)
+{
+    size_t end = MIN((piece + 1) * p->each, p->rows), d = p->d;
+    for (size_t s = piece * p->each; s < end; s++) {
+        const real *a = p->a + s * d, *g = p->g + s * d;
+        real *da = p->out + s * d, mean = (real)p->saved[2 * s], r = (real)p->saved[2 * s + 1];
+        double q = 0, qh = 0;
+#pragma omp simd reduction(+ : q, qh)
+        for (size_t j = 0; j < d; j++) {
+            double one = (double)(p->gamma ? p->gamma[j] * g[j] : g[j]);
+            q += one;
+            qh += one * (double)((a[j] - mean) * r);
+        }
+        real by_g = (real)(q / (double)d), by_h = (real)(qh / (double)d);
+        for (size_t j = 0; j < d; j++) {
+            real one = p->gamma ? p->gamma[j] * g[j] : g[j];
+            real grad = r * (one - by_g - (a[j] - mean) * r * by_h);
+            da[j] = p->add ? da[j] + grad : grad;
+        }
+    }
+}
+
+static void layer_columns_back(const layer *p, size_t piece)
+{
+    size_t begin = piece * COLUMNS, width = MIN((size_t)COLUMNS, p->d - begin);
+    double sum_g[COLUMNS] = {0}, sum_gh[COLUMNS] = {0};
+    for (size_t s = 0; s < p->rows; s++) {
+        const real *a = p->a + s * p->d + begin, *g = p->g + s * p->d + begin;
+        double mean = p->saved[2 * s], r = p->saved[2 * s + 1];
+        for (size_t j = 0; j < width; j++) {
+            sum_g[j] += (double)g[j];
+            sum_gh[j] += (double)g[j] * (((double)a[j] - mean) * r);
+        }
+    }
+    for (size_t j = 0; j < width && p->dgamma; j++)
+        p->dgamma[begin + j] = (p->add_gamma ? p->dgamma[begin + j] : 0) + (real)sum_gh[j];
+    for (size_t j = 0; j < width && p->dbeta; j++)
+        p->dbeta[begin + j] = (p->add_beta ? p->dbeta[begin + j] : 0) + (real)sum_g[j];
+}
+
+static void layer_back(void *context, size_t piece)
+{
+    const layer *p = context;
+    if (piece < p->row_pieces)
+        layer_rows_back(p, piece);
+    else
+        layer_columns_back(p, piece - p->row_pieces);
+}
+
+int KERNEL(layer_norm_backward)(mr_tape *t, node *n)
+{
+    layer p = layer_of(t, n);
+    sink da, dgamma = {NULL, 0}, dbeta = {NULL, 0};
+    if (node_sink(t, node_in(t, n, 0), &da) ||
+        (p.gamma && node_sink(t, node_in(t, n, 1), &dgamma)) ||
+        (p.beta && node_sink(t, node_in(t, n, 2), &dbeta)))
+        return -1;
+    p.out = da.grad;
+    p.add = da.add;
+    p.dgamma = dgamma.grad;
+    p.add_gamma = dgamma.add;
+    p.dbeta = dbeta.grad;
+    p.add_beta = dbeta.add;
+    p.row_pieces = p.out ? pieces(p.rows, p.each) : 0;
+    parallel(p.row_pieces + (p.dgamma || p.dbeta ? pieces(p.d, COLUMNS) : 0), layer_back, &p);
     return 0;
 }

@@ -1,4 +1,4 @@
-/* op_pool.c - sums of rows over the entries of a sample, and by field.
+/* op_pool.c - sums and means of rows over the entries of a sample, and by field.
  *
  * Forward goes by samples: entry e of sample s reads row[at[e]] in place. Backward goes by
  * uniques: a row's gradient is the sum over its occurrences in the order of the samples, written
@@ -6,16 +6,20 @@
  *
  * Wide columns are worked through in blocks of 16 floats, which stay in registers; the block's
  * width is a constant in the inlined loops for 16, 8, 4 and 1. */
-#include "op_pool.h"
-#include "kernel.h"
+#include <tgmath.h>
 
-/* ---- sum and mean: out[s, :] = scale_s sum_e x_e v_e, scale 1, or 1 / entries of s ---- */
+#include "kernel.h"
+#include "op_pool.h"
+
+/* ---- sums and means: out[s, :] = scale_s sum_e x_e v_e; scale is 1 for sum, 1 / entries of s for
+ * mean, 1 / sqrt(sum_e x_e^2) for sqrtn, 1 / sum_e x_e for the weighted mean, and 0 where that would
+ * be 1 / 0 ---- */
 
 typedef struct pooling {
     const lookup *l;
     const uint32_t *offsets;
     const float *values;
-    const real *scale; /* [n], or NULL: 1 */
+    const real *scale; /* [n], or by field [n, fields], or NULL: 1 */
     const real *rows;  /* [unique], gathered, when dim is 1 */
     real *out;         /* [n, dim]; in backward, its gradient */
     real *grad;        /* of the lookup, at the column */
@@ -34,6 +38,48 @@ static pooling pooling_of(const node *n, real *out)
                      .offset = n->column->offset,
                      .dim = n->column->dim,
                      .width = l->grad_width};
+}
+
+typedef struct scaling {
+    const mr_batch *b;
+    real *scale;
+    int how, by_field; /* mr_pool */
+} scaling;
+
+static void scale_samples(void *context, size_t piece)
+{
+    const scaling *p = context;
+    const mr_batch *b = p->b;
+    size_t end = MIN((piece + 1) * POOL_SAMPLES, (size_t)b->n);
+    size_t rows = p->by_field ? (size_t)b->fields : 1;
+    for (size_t s = piece * POOL_SAMPLES; s < end; s++) {
+        real *scale = p->scale + s * rows;
+        for (size_t r = 0; r < rows; r++)
+            scale[r] = 0;
+        for (uint32_t e = b->offsets[s]; e < b->offsets[s + 1]; e++) {
+            real x = b->values && p->how != MR_POOL_MEAN ? (real)b->values[e] : 1;
+            scale[p->by_field ? pool_field(b, s, e) : 0] += p->how == MR_POOL_SQRTN ? x * x : x;
+        }
+        for (size_t r = 0; r < rows; r++) {
+            real root = p->how == MR_POOL_SQRTN ? sqrt(scale[r]) : scale[r];
+            scale[r] = root == 0 ? 0 : 1 / root;
+        }
+    }
+}
+
+/* The scales of n->code, in n->saved, for pooling_of(). */
+static int pool_scale(mr_tape *t, node *n, int by_field)
+{
+    const mr_batch *b = n->lookup->batch;
+    if (n->code == MR_POOL_SUM)
+        return 0;
+    size_t rows = by_field ? (size_t)b->fields : 1;
+    n->saved = arena_take(tape_arena(t), sizeof(real) * (size_t)b->n * rows);
+    if (!n->saved)
+        return -1;
+    scaling p = {.b = b, .scale = n->saved, .how = n->code, .by_field = by_field};
+    parallel(pieces((size_t)b->n, POOL_SAMPLES), scale_samples, &p);
+    return 0;
 }
 
 static INLINE void sum_block(const pooling *p, size_t s, uint32_t k0, uint32_t width, int valued)
@@ -91,10 +137,11 @@ static void sum_gathered(void *context, size_t piece)
     }
 }
 
-static int sum_forward(mr_tape *t, node *n)
+int KERNEL(pool_sum_forward)(mr_tape *t, node *n)
 {
     const mr_batch *b = n->lookup->batch;
-    if (node_shape(n, 2, (const int32_t[]){b->n, (int32_t)n->column->dim}) || node_data(t, n))
+    if (node_shape(n, 2, (const int32_t[]){b->n, (int32_t)n->column->dim}) || node_data(t, n) ||
+        pool_scale(t, n, 0))
         return -1;
     pooling p = pooling_of(n, n->data);
     size_t samples = pieces((size_t)b->n, POOL_SAMPLES);
@@ -108,25 +155,6 @@ static int sum_forward(mr_tape *t, node *n)
     parallel(pieces(n->lookup->unique, POOL_UNIQUES), gather_uniques, &p);
     parallel(samples, sum_gathered, &p);
     return 0;
-}
-
-int KERNEL(pool_sum_forward)(mr_tape *t, node *n)
-{
-    return sum_forward(t, n);
-}
-
-int KERNEL(pool_mean_forward)(mr_tape *t, node *n)
-{
-    const mr_batch *b = n->lookup->batch;
-    real *scale = arena_take(tape_arena(t), sizeof(real) * (size_t)b->n);
-    if (!scale)
-        return -1;
-    for (int32_t s = 0; s < b->n; s++) {
-        uint32_t entries = b->offsets[s + 1] - b->offsets[s];
-        scale[s] = entries ? 1 / (real)entries : 0;
-    }
-    n->saved = scale;
-    return sum_forward(t, n);
 }
 
 static INLINE void gradient_keep(const pooling *p, size_t u, uint32_t k0, uint32_t width,
@@ -206,12 +234,8 @@ int KERNEL(pool_sum_backward)(mr_tape *t, node *n)
     return pool_backward(t, n, sum_back_uniques);
 }
 
-int KERNEL(pool_mean_backward)(mr_tape *t, node *n)
-{
-    return pool_backward(t, n, sum_back_uniques);
-}
-
-/* ---- fields: out[s, f, :] = sum over the entries e of s whose field is f of x_e v_e ---- */
+/* ---- fields: out[s, f, :] = scale_sf times the sum over the entries e of s whose field is f of
+ * x_e v_e ---- */
 
 /* Where entry e of sample s goes, in rows of out. */
 static INLINE size_t field_row(const pooling *p, size_t s, uint32_t e)
@@ -229,7 +253,10 @@ static INLINE void fields_block(const pooling *p, size_t s, uint32_t k0, uint32_
         __builtin_prefetch((const real *)p->l->row[at[MIN(e + POOL_AHEAD, last)]] + p->offset + k0);
         const real *v = (const real *)p->l->row[at[e]] + p->offset + k0;
         real x = valued ? (real)p->values[e] : 1;
-        real *out = p->out + field_row(p, s, e) * p->dim + k0;
+        size_t row = field_row(p, s, e);
+        real *out = p->out + row * p->dim + k0;
+        if (p->scale)
+            x *= p->scale[row];
         if (adds)
             for (uint32_t k = 0; k < width; k++)
                 out[k] += x * v[k];
@@ -251,27 +278,35 @@ static void fields_samples(void *context, size_t piece)
         POOL_BLOCKS(p->dim, fields_block, p, s, k0, p->values != NULL);
 }
 
-int KERNEL(pool_fields_forward)(mr_tape *t, node *n)
+int KERNEL(pool_fields_known)(const node *n, const char *operation)
 {
     const lookup *l = n->lookup;
     const mr_batch *b = l->batch;
     if (b->fields <= 0)
-        return fail("fields: table %s, column %s: the samples are plain sets of keys, without "
+        return fail("%s: table %s, column %s: the samples are plain sets of keys, without "
                     "fields; pool them by sum or mean",
-                    l->table, n->column->name);
+                    operation, l->table, n->column->name);
     if (b->field) {
         uint16_t largest = 0;
         for (int32_t e = 0; e < b->entries; e++)
             largest = MAX(largest, b->field[e]);
         if (largest >= b->fields)
-            return fail("fields: table %s, column %s: field %d in a batch of %d fields", l->table,
-                        n->column->name, largest, (int)b->fields);
+            return fail("%s: table %s, column %s: field %d in a batch of %d fields", operation,
+                        l->table, n->column->name, largest, (int)b->fields);
     } else if (b->entries != b->n * b->fields) {
-        return fail("fields: table %s, column %s: %d entries, expected %d samples of %d", l->table,
-                    n->column->name, (int)b->entries, (int)b->n, (int)b->fields);
+        return fail("%s: table %s, column %s: %d entries, expected %d samples of %d", operation,
+                    l->table, n->column->name, (int)b->entries, (int)b->n, (int)b->fields);
     }
+    return 0;
+}
+
+int KERNEL(pool_fields_forward)(mr_tape *t, node *n)
+{
+    const mr_batch *b = n->lookup->batch;
+    if (KERNEL(pool_fields_known)(n, "fields"))
+        return -1;
     if (node_shape(n, 3, (const int32_t[]){b->n, b->fields, (int32_t)n->column->dim}) ||
-        node_data(t, n))
+        node_data(t, n) || pool_scale(t, n, 1))
         return -1;
     pooling p = pooling_of(n, n->data);
     parallel(pieces((size_t)b->n, POOL_SAMPLES), fields_samples, &p);
@@ -287,8 +322,11 @@ static INLINE void fields_back_block(const pooling *p, size_t u, uint32_t k0, ui
     for (uint32_t i = p->l->start[u]; i < p->l->start[u + 1]; i++) {
         const occurrence *next = &o[MIN(i + POOL_AHEAD, last)];
         __builtin_prefetch(p->out + field_row(p, next->sample, next->entry) * p->dim + k0);
-        const real *g = p->out + field_row(p, o[i].sample, o[i].entry) * p->dim + k0;
+        size_t row = field_row(p, o[i].sample, o[i].entry);
+        const real *g = p->out + row * p->dim + k0;
         real x = valued ? (real)p->values[o[i].entry] : 1;
+        if (p->scale)
+            x *= p->scale[row];
         for (uint32_t k = 0; k < width; k++)
             sum[k] += x * g[k];
     }

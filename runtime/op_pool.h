@@ -21,6 +21,15 @@ static inline size_t pieces(size_t n, size_t each)
     return (n + each - 1) / each;
 }
 
+/* -1 after fail() if the batch of a pooling node has no fields, or entries of others. */
+int KERNEL(pool_fields_known)(const node *n, const char *operation);
+
+/* The field of entry e of sample s. */
+static INLINE uint32_t pool_field(const mr_batch *b, size_t s, uint32_t e)
+{
+    return b->field ? b->field[e] : e - b->offsets[s];
+}
+
 /* Calls block(p, i, k0, width, valued) for the blocks of a row of dim floats, with width and
  * valued constant in each inlined copy. */
 #define POOL_WIDTHS(dim, block, p, i, k0, valued)                                                  \

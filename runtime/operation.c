@@ -5,38 +5,85 @@
 
 #include <string.h>
 
-static int pool(mr_tape *t, op_code op, int number, int c)
+static node *pool_node(mr_tape *t, op_code op, int number, int c)
 {
     lookup *l = tape_lookup(t, number);
     node *n = node_next(t, op);
     if (!l || !n)
-        return -1;
+        return NULL;
     if (c < 0 || (uint32_t)c >= l->columns)
-        return fail("table %s: column %d is not among its %u", l->table, c, l->columns);
+        return fail_null("table %s: column %d is not among its %u", l->table, c, l->columns);
     n->lookup = l;
     n->column = &l->column[c];
     n->needs_grad = (uint8_t)tape_training(t);
+    return n;
+}
+
+static int pool(mr_tape *t, op_code op, int number, int c, int code)
+{
+    node *n = pool_node(t, op, number, c);
+    if (n)
+        n->code = code;
     return node_record(t, n, NULL, 0);
 }
 
-int mr_tape_pool_sum(mr_tape *t, int lookup, int c)
+int mr_tape_pool(mr_tape *t, int lookup, int c, int how, int by_field)
 {
-    return pool(t, OP_POOL_SUM, lookup, c);
+    if (how < MR_POOL_SUM || how > MR_POOL_MAX)
+        return fail("pool: %d is no way to pool", how);
+    if (how == MR_POOL_MAX)
+        return pool(t, OP_POOL_MAX, lookup, c, by_field);
+    return pool(t, by_field ? OP_POOL_FIELDS : OP_POOL_SUM, lookup, c, how);
 }
 
-int mr_tape_pool_mean(mr_tape *t, int lookup, int c)
+static int sequence(mr_tape *t, op_code op, int lookup, int c, int field, int length)
 {
-    return pool(t, OP_POOL_MEAN, lookup, c);
+    node *n = pool_node(t, op, lookup, c);
+    if (n) {
+        n->a = field;
+        n->b = length;
+    }
+    return node_record(t, n, NULL, 0);
 }
 
-int mr_tape_pool_fields(mr_tape *t, int lookup, int c)
+int mr_tape_sequence(mr_tape *t, int lookup, int c, int field, int length)
 {
-    return pool(t, OP_POOL_FIELDS, lookup, c);
+    return sequence(t, OP_SEQUENCE, lookup, c, field, length);
+}
+
+int mr_tape_sequence_mask(mr_tape *t, int lookup, int c, int field, int length)
+{
+    return sequence(t, OP_SEQUENCE_MASK, lookup, c, field, length);
 }
 
 int mr_tape_pool_fm(mr_tape *t, int lookup, int c)
 {
-    return pool(t, OP_POOL_FM, lookup, c);
+    return pool(t, OP_POOL_FM, lookup, c, 0);
+}
+
+int mr_tape_pool_bi(mr_tape *t, int lookup, int c)
+{
+    return pool(t, OP_POOL_BI, lookup, c, 0);
+}
+
+int mr_tape_pool_ffm(mr_tape *t, int lookup, int c, int fields)
+{
+    return pool(t, OP_POOL_FFM, lookup, c, fields);
+}
+
+int mr_tape_inner(mr_tape *t, int x, int y)
+{
+    return node_record(t, node_next(t, OP_INNER), (const int[]){x, y}, 2);
+}
+
+int mr_tape_cross(mr_tape *t, int x0, int z, int x, int b)
+{
+    return node_record(t, node_next(t, OP_CROSS), (const int[]){x0, z, x, b}, 4);
+}
+
+int mr_tape_cin(mr_tape *t, int x, int x0, int w)
+{
+    return node_record(t, node_next(t, OP_CIN), (const int[]){x, x0, w}, 3);
 }
 
 int mr_tape_linear(mr_tape *t, int x, int w, int b, int act)
@@ -47,6 +94,26 @@ int mr_tape_linear(mr_tape *t, int x, int w, int b, int act)
     if (n)
         n->code = act;
     return node_record(t, n, (const int[]){x, w, b}, 3);
+}
+
+int mr_tape_matmul(mr_tape *t, int x, int y, int across)
+{
+    if (node_known(t, x) || node_known(t, y))
+        return -1;
+    int dense = tape_node(t, y)->rank == 2;
+    if (dense && across) {
+        y = mr_tape_transpose(t, y, 0, 1);
+        if (y < 0)
+            return -1;
+    }
+    node *n = node_next(t, dense ? OP_LINEAR : OP_MATMUL);
+    if (!n)
+        return -1;
+    if (dense)
+        n->a = 1;
+    else
+        n->code = across;
+    return node_record(t, n, (const int[]){x, y}, 2);
 }
 
 static int binary(mr_tape *t, op_code op, int a, int b)
@@ -105,6 +172,46 @@ int mr_tape_tanh(mr_tape *t, int a)
     return unary(t, OP_TANH, a, 0, 0);
 }
 
+int mr_tape_leaky_relu(mr_tape *t, int a, double slope)
+{
+    return unary(t, OP_LEAKY_RELU, a, slope, 0);
+}
+
+int mr_tape_gelu(mr_tape *t, int a)
+{
+    return unary(t, OP_GELU, a, 0, 0);
+}
+
+int mr_tape_silu(mr_tape *t, int a)
+{
+    return unary(t, OP_SILU, a, 0, 0);
+}
+
+int mr_tape_exp(mr_tape *t, int a)
+{
+    return unary(t, OP_EXP, a, 0, 0);
+}
+
+int mr_tape_log(mr_tape *t, int a)
+{
+    return unary(t, OP_LOG, a, 0, 0);
+}
+
+int mr_tape_sqrt(mr_tape *t, int a)
+{
+    return unary(t, OP_SQRT, a, 0, 0);
+}
+
+int mr_tape_abs(mr_tape *t, int a)
+{
+    return unary(t, OP_ABS, a, 0, 0);
+}
+
+int mr_tape_square(mr_tape *t, int a)
+{
+    return unary(t, OP_SQUARE, a, 0, 0);
+}
+
 int mr_tape_dropout(mr_tape *t, int a, double rate)
 {
     if (!(rate >= 0 && rate < 1))
@@ -127,13 +234,63 @@ int mr_tape_batch_norm(mr_tape *t, int a, int gamma, int beta, mr_param *mean, m
     return node_record(t, n, (const int[]){a, gamma, beta}, 3);
 }
 
-int mr_tape_concat(mr_tape *t)
+static int joined(mr_tape *t, int axis, int stack)
 {
-    int n;
-    const int32_t *in = tape_arguments(t, &n);
-    if (n == 0)
-        return fail("concat: expected tensors, got none");
-    return node_record(t, node_next(t, OP_CONCAT), in, n);
+    int inputs;
+    const int32_t *in = tape_arguments(t, &inputs);
+    if (inputs == 0)
+        return fail("%s: expected tensors, got none", stack ? "stack" : "concat");
+    node *n = node_next(t, OP_CONCAT);
+    if (!n || node_known(t, in[0]))
+        return -1;
+    n->code = axis == -1 ? tape_node(t, in[0])->rank - 1 + stack : axis;
+    n->a = stack;
+    return node_record(t, n, in, inputs);
+}
+
+int mr_tape_layer_norm(mr_tape *t, int a, int gamma, int beta, double eps)
+{
+    node *n = node_next(t, OP_LAYER_NORM);
+    if (n)
+        n->b = eps;
+    return node_record(t, n, (const int[]){a, gamma, beta}, 3);
+}
+
+int mr_tape_pairs(mr_tape *t, int a, int b)
+{
+    return node_record(t, node_next(t, OP_PAIRS), (const int[]){a, b}, 2);
+}
+
+int mr_tape_concat(mr_tape *t, int axis)
+{
+    return joined(t, axis, 0);
+}
+
+int mr_tape_stack(mr_tape *t, int axis)
+{
+    return joined(t, axis, 1);
+}
+
+/* An operation on one tensor along an axis. */
+static int along(mr_tape *t, op_code op, int a, int axis, double first, double second)
+{
+    node *n = node_next(t, op);
+    if (n) {
+        n->code = axis;
+        n->a = first;
+        n->b = second;
+    }
+    return node_record(t, n, &a, 1);
+}
+
+int mr_tape_slice(mr_tape *t, int a, int axis, int first, int last)
+{
+    return along(t, OP_SLICE, a, axis, first, last);
+}
+
+int mr_tape_transpose(mr_tape *t, int a, int axis, int other)
+{
+    return along(t, OP_TRANSPOSE, a, axis, other, 0);
 }
 
 int mr_tape_user(mr_tape *t, int rank, int d0, int d1, int d2, int d3)
@@ -190,6 +347,26 @@ int mr_tape_sum(mr_tape *t, int a)
 int mr_tape_mean(mr_tape *t, int a)
 {
     return unary(t, OP_MEAN, a, 0, 0);
+}
+
+int mr_tape_sum_axis(mr_tape *t, int a, int axis, int keep)
+{
+    return along(t, OP_SUM_AXIS, a, axis, keep, 0);
+}
+
+int mr_tape_mean_axis(mr_tape *t, int a, int axis, int keep)
+{
+    return along(t, OP_MEAN_AXIS, a, axis, keep, 0);
+}
+
+int mr_tape_max_axis(mr_tape *t, int a, int axis, int keep)
+{
+    return along(t, OP_MAX_AXIS, a, axis, keep, 0);
+}
+
+int mr_tape_softmax(mr_tape *t, int a, int mask)
+{
+    return node_record(t, node_next(t, OP_SOFTMAX), (const int[]){a, mask}, 2);
 }
 
 int mr_tape_bce(mr_tape *t, int logits, int labels, int weights)

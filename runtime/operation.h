@@ -22,9 +22,16 @@ typedef enum op_code {
     OP_LEAF, /* no operation: data is given */
     OP_USER, /* computed in Lua */
     OP_POOL_SUM,
-    OP_POOL_MEAN,
     OP_POOL_FIELDS,
+    OP_POOL_MAX,
+    OP_SEQUENCE,
+    OP_SEQUENCE_MASK,
     OP_POOL_FM,
+    OP_POOL_BI,
+    OP_POOL_FFM,
+    OP_INNER,
+    OP_CROSS,
+    OP_CIN,
     OP_LINEAR,
     OP_ADD,
     OP_SUB,
@@ -34,11 +41,28 @@ typedef enum op_code {
     OP_RELU,
     OP_SIGMOID,
     OP_TANH,
+    OP_LEAKY_RELU,
+    OP_GELU,
+    OP_SILU,
+    OP_EXP,
+    OP_LOG,
+    OP_SQRT,
+    OP_ABS,
+    OP_SQUARE,
     OP_DROPOUT,
     OP_CONCAT,
+    OP_SLICE,
+    OP_TRANSPOSE,
     OP_RESHAPE,
+    OP_MATMUL,
+    OP_SOFTMAX,
+    OP_SUM_AXIS,
+    OP_MEAN_AXIS,
+    OP_MAX_AXIS,
     OP_BATCH_NORM,
     OP_ELEMENT,
+    OP_LAYER_NORM,
+    OP_PAIRS,
     OP_SUM,
     OP_MEAN,
     OP_BCE,
@@ -63,7 +87,7 @@ typedef struct node {
     uint8_t has_grad;   /* grad holds the sum so far */
     uint8_t keeps_grad; /* leaf: backward passes add up */
     uint8_t updated;    /* batch norm: the running statistics have taken this batch in */
-    int32_t code;       /* activation */
+    int32_t code;       /* activation, axis, mr_pool, or fields of an FFM */
     double a, b;        /* settings, as the operation says */
     lookup *lookup;     /* pooling: from where */
     const lookup_column *column;
@@ -140,19 +164,32 @@ const char *param_name(const mr_param *p);
 #define OPERATION(name)                                                                            \
     int KERNEL(name##_forward)(mr_tape * t, node * n);                                             \
     int KERNEL(name##_backward)(mr_tape * t, node * n);
-OPERATION(pool_sum)
-OPERATION(pool_mean)
+OPERATION(pool_sum) /* and means */
 OPERATION(pool_fields)
-OPERATION(pool_fm)
+OPERATION(pool_max)
+OPERATION(sequence)
+OPERATION(sequence_mask)
+OPERATION(pool_fm) /* fm, bi_interaction */
+OPERATION(pool_ffm)
+OPERATION(inner)
+OPERATION(cross)
+OPERATION(cin)
 OPERATION(linear)
 OPERATION(binary) /* add, sub, mul, div */
 OPERATION(affine)
-OPERATION(unary) /* relu, sigmoid, tanh */
+OPERATION(unary) /* relu to square */
 OPERATION(dropout)
 OPERATION(concat)
+OPERATION(slice)
+OPERATION(transpose)
 OPERATION(reshape)
+OPERATION(matmul)
+OPERATION(softmax)
+OPERATION(reduce_axis) /* sum, mean, max along an axis */
 OPERATION(batch_norm)
 OPERATION(element)
+OPERATION(layer_norm)
+OPERATION(pairs)
 OPERATION(reduce) /* sum, mean */
 OPERATION(bce)
 OPERATION(mse)

@@ -4,10 +4,18 @@
 
 #include "moonrock.h"
 
-/* Floats of state for each weight: 0 to 2. */
-uint32_t optimizer_state(const mr_optim *o);
+/* State: so many floats for each weight, a vector after another, then so many for the row. */
+uint32_t optimizer_vectors(const mr_optim *o); /* 0 to 3 */
+uint32_t optimizer_floats(const mr_optim *o);  /* 0 or 1 */
 
-/* Sets up the state [optimizer_state() vectors of n floats] of fresh weights w. */
+/* Floats of state of a row of n weights. */
+uint32_t optimizer_state(const mr_optim *o, uint32_t n);
+
+/* 1 if the update of a weight depends on the others of its row, so that dense weights must come by
+ * rows too: those of the last axis. */
+int optimizer_by_row(const mr_optim *o);
+
+/* Sets up the state of n fresh weights w. */
 void optimizer_begin(const mr_optim *o, size_t n, const float *w, float *state);
 
 /* One update of w[0..n) by the gradient g. t is the update's number, from 1: the row's own, or the
@@ -21,9 +29,13 @@ optimizer_rule *optimizer_of(const mr_optim *o);
 /* -1 after fail() if a setting is out of range; `subject` starts the message. */
 int optimizer_check(const mr_optim *o, const char *subject);
 
+/* clip.c: g *= scale; then, if value is not 0, each is held within -value .. value. Returns the sum of
+ * their squares. */
+double gradient_squares(float *g, size_t n, float scale, float value);
+
 /* The rules, by mr_optim_kind: one such table for each instruction set (kernel.h). */
 typedef struct optimizer_rules {
-    optimizer_rule *rule[5];
+    optimizer_rule *rule[MR_CENTERED_RMSPROP + 1];
 } optimizer_rules;
 
 #endif

@@ -5,9 +5,12 @@
  *     0   uint32 version (1), rank, dim[4] (1 beyond rank), optimizer kind (0xffffffff: a buffer
  *         that is not trained), state vectors
  *     32  uint64 updates so far
- *     40  zeros
+ *     40  uint32 row: weights that are updated as one, those of the last axis; 0: BLOCK, as each is
+ *         updated alone; state floats of a row
+ *     48  zeros
  *     64  float weights[count]
- *     ..  float state: for every BLOCK weights in turn, one vector after another
+ *     ..  float state: for every row or BLOCK weights in turn, one vector after another, then the
+ *         row's floats
  *
  * Blocks are updated in parallel; so their bounds are part of the format. */
 #include <math.h>
@@ -21,7 +24,8 @@ enum { VERSION = 1, BLOCK = 16384 };
 typedef struct header {
     uint32_t version, rank, dim[RANK_MAX], kind, vectors;
     uint64_t updates;
-    uint64_t zero[3];
+    uint32_t row, floats;
+    uint64_t zero[2];
 } header;
 
 _Static_assert(sizeof(header) == 64, "the weights are aligned");
@@ -33,11 +37,31 @@ struct mr_param {
     size_t count;
     float *weight, *state; /* inside bytes */
     float *grad;           /* [count], or NULL until the first */
+    float scale;           /* that it is to be multiplied by */
+    double *squares;       /* [blocks], or NULL until asked for */
     int has_grad;
     int trainable;
     mr_optim optim;
 };
 
+/* Floats of state of a param with this header. */
+static size_t header_state(const header *h, size_t count)
+{
+    return count * h->vectors + (h->row ? count / h->row * h->floats : 0);
+}
+
+/* Weights that a rule is given at once, and such units that are one piece of work. */
+static size_t unit(const mr_param *p)
+{
+    return p->bytes->row ? p->bytes->row : BLOCK;
+}
+
+static size_t units_together(const mr_param *p)
+{
+    return MAX((size_t)1, BLOCK / unit(p));
+}
+
+/* Pieces of a gradient. */
 static size_t blocks(const mr_param *p)
 {
     return (p->count + BLOCK - 1) / BLOCK;
@@ -46,6 +70,27 @@ static size_t blocks(const mr_param *p)
 static size_t block_len(const mr_param *p, size_t i)
 {
     return MIN((size_t)BLOCK, p->count - i * BLOCK);
+}
+
+static size_t units(const mr_param *p)
+{
+    return (p->count + unit(p) - 1) / unit(p);
+}
+
+static size_t unit_len(const mr_param *p, size_t i)
+{
+    return MIN(unit(p), p->count - i * unit(p));
+}
+
+static float *unit_state(const mr_param *p, size_t i)
+{
+    return p->state + i * optimizer_state(&p->optim, (uint32_t)unit(p));
+}
+
+static void state_begin(mr_param *p)
+{
+    for (size_t i = 0; p->trainable && i < units(p); i++)
+        optimizer_begin(&p->optim, unit_len(p, i), p->weight + i * unit(p), unit_state(p, i));
 }
 
 mr_param *mr_param_new(const char *name, uint64_t seed, const int32_t *dim, size_t rank,
@@ -62,14 +107,24 @@ mr_param *mr_param_new(const char *name, uint64_t seed, const int32_t *dim, size
     }
     if (trainable && optimizer_check(optim, name))
         return NULL;
-    uint32_t vectors = trainable ? optimizer_state(optim) : 0;
+    header own = {.version = VERSION,
+                  .rank = (uint32_t)rank,
+                  .dim = {1, 1, 1, 1},
+                  .kind = trainable ? (uint32_t)optim->kind : UINT32_MAX};
+    for (size_t i = 0; i < rank; i++)
+        own.dim[i] = (uint32_t)dim[i];
+    if (trainable) {
+        own.vectors = optimizer_vectors(optim);
+        own.floats = optimizer_floats(optim);
+        own.row = optimizer_by_row(optim) ? own.dim[rank - 1] : 0;
+    }
     mr_param *p = memory_zero(sizeof *p);
     if (!p)
         return NULL;
     p->count = count;
     p->trainable = trainable;
     p->optim = *optim;
-    p->len = sizeof(header) + sizeof(float) * count * (1 + vectors);
+    p->len = sizeof(header) + sizeof(float) * (count + header_state(&own, count));
     p->name = memory_new(strlen(name) + 1);
     p->bytes = memory_zero(p->len);
     if (!p->name || !p->bytes) {
@@ -77,20 +132,11 @@ mr_param *mr_param_new(const char *name, uint64_t seed, const int32_t *dim, size
         return NULL;
     }
     strcpy(p->name, name);
-    *p->bytes = (header){.version = VERSION,
-                         .rank = (uint32_t)rank,
-                         .dim = {1, 1, 1, 1},
-                         .kind = trainable ? (uint32_t)optim->kind : UINT32_MAX,
-                         .vectors = vectors};
-    for (size_t i = 0; i < rank; i++)
-        p->bytes->dim[i] = (uint32_t)dim[i];
+    *p->bytes = own;
     p->weight = (float *)(p->bytes + 1);
     p->state = p->weight + count;
     init_fill(init, mr_hash(name, strlen(name), seed), count, p->weight);
-    if (trainable)
-        for (size_t i = 0; i < blocks(p); i++)
-            optimizer_begin(optim, block_len(p, i), p->weight + i * BLOCK,
-                            p->state + i * BLOCK * vectors);
+    state_begin(p);
     return p;
 }
 
@@ -99,6 +145,7 @@ void mr_param_free(mr_param *p)
     if (!p)
         return;
     memory_free(p->grad);
+    memory_free(p->squares);
     memory_free(p->bytes);
     memory_free(p->name);
     memory_free(p);
@@ -119,6 +166,8 @@ float *param_grad(mr_param *p, int *add)
     if (!p->grad)
         p->grad = memory_new(sizeof *p->grad * p->count);
     *add = p->has_grad;
+    if (!p->has_grad)
+        p->scale = 1;
     p->has_grad = p->grad != NULL;
     return p->grad;
 }
@@ -151,12 +200,18 @@ typedef struct stepping {
     uint64_t t;
 } stepping;
 
-static void step_block(void *context, size_t i)
+static void step_piece(void *context, size_t piece)
 {
     stepping *s = context;
     mr_param *p = s->p;
-    s->rule(&p->optim, s->t, block_len(p, i), p->grad + i * BLOCK, p->weight + i * BLOCK,
-            p->state + i * BLOCK * p->bytes->vectors);
+    size_t together = units_together(p), end = MIN(units(p), (piece + 1) * together);
+    size_t begin = piece * together * unit(p), len = MIN(together * unit(p), p->count - begin);
+    if (p->scale != 1)
+        gradient_squares(p->grad + begin, len, p->scale, 0);
+    for (size_t i = piece * together; i < end; i++) {
+        size_t at = i * unit(p);
+        s->rule(&p->optim, s->t, unit_len(p, i), p->grad + at, p->weight + at, unit_state(p, i));
+    }
 }
 
 int mr_param_finite(mr_param *p)
@@ -164,25 +219,55 @@ int mr_param_finite(mr_param *p)
     float zero = 0; /* 0 x is 0 unless x is not finite; the sum stays NaN then */
     for (size_t i = 0; p->has_grad && i < p->count; i++)
         zero += 0 * p->grad[i];
-    return zero != 0 ? fail("param %s: its gradient is not finite", p->name) : 0;
+    if (zero == 0)
+        return 0;
+    mr_param_zero(p);
+    return fail("param %s: its gradient is not finite", p->name);
+}
+
+typedef struct summing {
+    mr_param *p;
+    float value;
+} summing;
+
+static void square_block(void *context, size_t i)
+{
+    const summing *s = context;
+    mr_param *p = s->p;
+    p->squares[i] = gradient_squares(p->grad + i * BLOCK, block_len(p, i), p->scale, s->value);
+}
+
+double mr_param_squares(mr_param *p, double value)
+{
+    if (!p->has_grad || !p->trainable)
+        return 0;
+    if (mr_param_finite(p))
+        return -1;
+    if (!p->squares && !(p->squares = memory_new(blocks(p) * sizeof *p->squares)))
+        return -1;
+    summing s = {p, (float)value};
+    parallel(blocks(p), square_block, &s);
+    double sum = 0;
+    for (size_t i = 0; i < blocks(p); i++)
+        sum += p->squares[i];
+    p->scale = 1;
+    return sum;
 }
 
 void mr_param_scale(mr_param *p, double factor)
 {
-    for (size_t i = 0; p->has_grad && i < p->count; i++)
-        p->grad[i] *= (float)factor;
+    p->scale *= (float)factor;
 }
 
 int mr_param_step(mr_param *p, uint64_t step)
 {
     if (!p->has_grad || !p->trainable)
         return 0;
-    if (mr_param_finite(p)) {
-        mr_param_zero(p);
+    if (mr_param_finite(p))
         return -1;
-    }
     stepping s = {p, optimizer_of(&p->optim), step};
-    parallel(blocks(p), step_block, &s);
+    size_t together = units_together(p);
+    parallel((units(p) + together - 1) / together, step_piece, &s);
     p->bytes->updates++;
     p->has_grad = 0;
     return 0;
@@ -221,15 +306,13 @@ int mr_param_load(mr_param *p, const void *bytes, size_t len)
         return fail("param %s: its shape is [%u, %u, %u, %u], expected [%u, %u, %u, %u]", p->name,
                     kept.dim[0], kept.dim[1], kept.dim[2], kept.dim[3], own.dim[0], own.dim[1],
                     own.dim[2], own.dim[3]);
-    size_t vectors = kept.kind == UINT32_MAX ? 0 : kept.vectors;
-    if (kept.vectors > 8 || len != sizeof kept + sizeof(float) * p->count * (1 + vectors))
-        return fail("param %s: %zu bytes, expected %zu", p->name, len,
-                    sizeof kept + sizeof(float) * p->count * (1 + vectors));
-    if (kept.kind != own.kind || kept.vectors != own.vectors) { /* the state begins anew */
+    size_t expected = sizeof kept + sizeof(float) * (p->count + header_state(&kept, p->count));
+    if (kept.vectors > 8 || len != expected)
+        return fail("param %s: %zu bytes, expected %zu", p->name, len, expected);
+    if (kept.kind != own.kind || kept.vectors != own.vectors || kept.row != own.row ||
+        kept.floats != own.floats) { /* the state begins anew */
         memcpy(p->weight, (const char *)bytes + sizeof kept, sizeof(float) * p->count);
-        for (size_t i = 0; p->trainable && i < blocks(p); i++)
-            optimizer_begin(&p->optim, block_len(p, i), p->weight + i * BLOCK,
-                            p->state + i * BLOCK * own.vectors);
+        state_begin(p);
         p->bytes->updates = kept.updates;
         p->has_grad = 0;
         return 0;
@@ -248,12 +331,13 @@ int mr_param_check(const char *name, const void *bytes, size_t len)
     memcpy(&h, bytes, sizeof h);
     if (h.version != VERSION)
         return fail("param %s: its format is version %u, expected %d", name, h.version, VERSION);
-    int good = h.rank >= 1 && h.rank <= RANK_MAX && h.vectors <= 2;
+    int good = h.rank >= 1 && h.rank <= RANK_MAX && h.vectors <= 8 && h.floats <= 8;
     for (uint32_t i = 0; good && i < RANK_MAX; i++) {
         good = h.dim[i] >= 1 && (i < h.rank || h.dim[i] == 1) && count <= INT32_MAX / h.dim[i];
         count *= h.dim[i];
     }
-    if (!good || len != sizeof h + sizeof(float) * count * (1 + h.vectors))
+    good = good && (!h.row || count % h.row == 0);
+    if (!good || len != sizeof h + sizeof(float) * (count + header_state(&h, count)))
         return fail("param %s: its %zu bytes are not of its shape [%u, %u, %u, %u] and %u values a "
                     "weight",
                     name, len, h.dim[0], h.dim[1], h.dim[2], h.dim[3], h.vectors);

@@ -285,7 +285,7 @@ static int pull_lookup(pull *p)
     }
     char *fresh = arena_take(a, missing * p->t->row_bytes);
     uint32_t unique = p->base[SHARDS], *start = NULL, *shard = arena_take(a, sizeof p->base);
-    p->l->row = arena_take(a, unique * sizeof *p->l->row);
+    p->l->row = p->l->home = arena_take(a, unique * sizeof *p->l->row);
     if (!fresh || !p->l->row || !shard)
         return -1;
     if (p->training) {
@@ -581,6 +581,8 @@ int mr_table_pull(mr_table *t, mr_tape *tape, const mr_batch *batch)
     }
     if (training && t->admission)
         admit(t, l, tape_step(tape));
+    if (t->owing && idle_show(t, l, tape_arena(tape)))
+        return -1;
     int number = tape_lookup_add(tape, l);
     if (number >= 0 && training) {
         *t->last = l;
@@ -593,4 +595,6 @@ void mr_table_drop(mr_table *t)
 {
     t->first = NULL;
     t->last = &t->first;
+    t->summed = 0;
+    t->scale = 1;
 }

@@ -5,10 +5,10 @@
 typedef struct push {
     mr_table *t;
     uint64_t step;
+    float value; /* that coordinates are held within, or 0 */
     optimizer_rule *rule[COLUMNS_MAX];
-    const lookup *only; /* the step's one lookup, or NULL: rows are in t->merged */
-    uint32_t begin[SHARDS], end[SHARDS];
     size_t updated[SHARDS];
+    double squares[SHARDS];
     int failed[SHARDS];
 } push;
 
@@ -41,27 +41,18 @@ int mr_table_finite(mr_table *t)
     return 0;
 }
 
-void mr_table_scale(mr_table *t, double factor)
-{
-    for (const lookup *l = t->first; l; l = l->next) {
-        float *g = l->grad;
-        for (size_t i = 0, n = (size_t)l->unique * l->grad_width; g && i < n; i++)
-            g[i] *= (float)factor;
-    }
-}
-
 /* Adds the gradients of all lookups of one shard by row, in the order of the lookups. */
 static void push_merge(void *context, size_t number)
 {
     push *p = context;
     mr_table *t = p->t;
-    merged_row *merged = t->merged + p->begin[number];
+    merged_row *merged = t->merged + t->begin[number];
     uint32_t n = 0;
     for (const lookup *l = t->first; l; l = l->next) {
         if (!l->grad)
             continue;
         for (uint32_t u = l->shard[number]; u < l->shard[number + 1]; u++) {
-            row *r = l->row[u];
+            row *r = l->home[u];
             float *g = (float *)l->grad + (size_t)u * l->grad_width;
             if (r->mark < n && merged[r->mark].row == r) {
                 merged_row *m = &merged[r->mark];
@@ -70,11 +61,92 @@ static void push_merge(void *context, size_t number)
                 m->touched |= l->touched;
             } else {
                 r->mark = n;
-                merged[n++] = (merged_row){r, g, l->touched};
+                merged[n++] = (merged_row){r, l->row[u], g, l->touched};
             }
         }
     }
-    p->end[number] = p->begin[number] + n;
+    t->end[number] = t->begin[number] + n;
+}
+
+/* Sums the gradients by row, unless that is done. -1 after fail(). */
+static int gradients_sum(mr_table *t)
+{
+    if (t->summed)
+        return 0;
+    push p = {.t = t};
+    size_t lookups = 0, uniques = 0;
+    t->only = NULL;
+    for (const lookup *l = t->first; l; l = l->next)
+        if (l->grad) {
+            lookups++;
+            uniques += l->unique;
+            t->only = l;
+        }
+    if (mr_table_finite(t))
+        return -1;
+    uint32_t at = 0;
+    for (int s = 0; s < SHARDS; s++) {
+        t->begin[s] = at;
+        for (const lookup *l = t->first; l; l = l->next)
+            if (l->grad)
+                at += l->shard[s + 1] - l->shard[s];
+        t->end[s] = at;
+    }
+    if (lookups > 1) {
+        t->only = NULL;
+        if (memory_reserve((void **)&t->merged, &t->merged_room, uniques, sizeof *t->merged))
+            return -1;
+        parallel(SHARDS, push_merge, &p);
+    }
+    t->summed = 1;
+    return 0;
+}
+
+/* The u-th row of those sums. */
+static inline merged_row sum_at(const mr_table *t, uint32_t u)
+{
+    const lookup *l = t->only;
+    return l ? (merged_row){l->home[u], l->row[u], (float *)l->grad + (size_t)u * t->grad_width,
+                            l->touched}
+             : t->merged[u];
+}
+
+static void push_squares(void *context, size_t number)
+{
+    push *p = context;
+    const mr_table *t = p->t;
+    double sum = 0;
+    for (uint32_t u = t->begin[number]; u < t->end[number]; u++) {
+        merged_row m = sum_at(t, u);
+        uint32_t trained = t->admission ? row_admitted(t, m.row) : UINT32_MAX;
+        if (trained == UINT32_MAX) {
+            sum += gradient_squares(m.grad, t->grad_width, t->scale, p->value);
+            continue;
+        }
+        for (uint32_t c = 0; c < t->columns; c++)
+            if (trained >> c & 1)
+                sum += gradient_squares(m.grad + t->layout[c].grad_offset, t->column[c].dim,
+                                        t->scale, p->value);
+    }
+    p->squares[number] = sum;
+}
+
+double mr_table_squares(mr_table *t, double value)
+{
+    push p = {.t = t, .value = (float)value};
+    double sum = 0;
+    if (gradients_sum(t))
+        return -1;
+    parallel(SHARDS, push_squares, &p);
+    for (int s = 0; s < SHARDS; s++)
+        sum += p.squares[s];
+    t->scale = 1;
+    return sum;
+}
+
+void mr_table_scale(mr_table *t, double factor)
+{
+    t->scale *= (float)factor;
 }
 
 /* Enters a row's first update since the last cut. */
@@ -89,14 +161,20 @@ static int row_begin(const push *p, shard *s, row *r)
     return 0;
 }
 
-/* One update of a row: of the columns that got a gradient, g [grad_width]. */
-static int row_update(const push *p, shard *s, row *r, const float *g, uint32_t touched)
+/* One update of a row, as its lookups have seen it: of the columns that got a gradient, g [grad_width],
+ * and of those that shrink without one. */
+static int row_update(const push *p, shard *s, row *r, const row *seen, float *g, uint32_t touched)
 {
     const mr_table *t = p->t;
+    if (t->scale != 1)
+        for (uint32_t k = 0; k < t->grad_width; k++)
+            g[k] *= t->scale;
     if (t->admission && !(touched &= row_admitted(t, r)))
         return 0; /* no row */
     if (r->step <= t->cut_step && row_begin(p, s, r))
         return -1;
+    if (seen != r && r->step)
+        row_adopt(t, r, seen);
     __atomic_store_n(&r->step, p->step, __ATOMIC_RELAXED);
     for (uint32_t c = 0; c < t->columns; c++) {
         const table_column *column = &t->column[c];
@@ -106,6 +184,8 @@ static int row_update(const push *p, shard *s, row *r, const float *g, uint32_t 
                 r->count[c]++;
             p->rule[c](&column->optim, column->optim.global_step ? p->step : r->count[c],
                        column->dim, g, w, w + column->dim);
+        } else if (t->owing >> c & 1) {
+            idle_replay(t, c, r, p->step - 1, p->step);
         }
         g += column->dim;
     }
@@ -118,7 +198,7 @@ static void rows_settle(const push *p, shard *s, size_t number)
 {
     for (const lookup *l = p->t->first; l; l = l->next)
         for (uint32_t u = l->shard[number]; u < l->shard[number + 1]; u++) {
-            row *r = l->row[u];
+            row *r = l->home[u];
             if (r->free)
                 continue;
             row_settle(p->t, r);
@@ -134,26 +214,20 @@ static void push_shard(void *context, size_t number)
     push *p = context;
     mr_table *t = p->t;
     shard *s = &t->shard[number];
-    const lookup *l = p->only;
-    uint32_t from = p->begin[number], to = p->end[number];
+    uint32_t from = t->begin[number], to = t->end[number];
     /* with room for the rows of the cut, should they have to be committed again */
     if (memory_reserve((void **)&s->dirty, &s->dirty_room, s->dirty_n + (to - from) + s->cut_n,
                        sizeof *s->dirty)) {
         p->failed[number] = -1;
         return;
     }
-    for (uint32_t u = from; u < to; u++)
-        if (l) {
-            if (u + PUSH_AHEAD < to)
-                row_prefetch(t, l->row[u + PUSH_AHEAD]);
-            p->failed[number] |= row_update(
-                p, s, l->row[u], (const float *)l->grad + (size_t)u * t->grad_width, l->touched);
-        } else {
-            const merged_row *m = &t->merged[u];
-            if (u + PUSH_AHEAD < to)
-                row_prefetch(t, m[PUSH_AHEAD].row);
-            p->failed[number] |= row_update(p, s, m->row, m->grad, m->touched);
-        }
+    for (uint32_t u = from; u < to; u++) {
+        merged_row m = sum_at(t, u);
+        if (u + PUSH_AHEAD < to)
+            row_prefetch(t,
+                         t->only ? t->only->home[u + PUSH_AHEAD] : t->merged[u + PUSH_AHEAD].row);
+        p->failed[number] |= row_update(p, s, m.row, m.seen, m.grad, m.touched);
+    }
     if (t->admission)
         rows_settle(p, s, number);
     p->updated[number] = to - from;
@@ -162,35 +236,18 @@ static void push_shard(void *context, size_t number)
 int mr_table_push(mr_table *t, uint64_t step)
 {
     push p = {.t = t, .step = step};
-    size_t lookups = 0, uniques = 0;
+    int any = 0;
     for (const lookup *l = t->first; l; l = l->next)
-        if (l->grad) {
-            lookups++;
-            uniques += l->unique;
-            p.only = l;
-        }
-    if (!lookups) {
+        any |= l->grad != NULL;
+    if (any && gradients_sum(t))
+        return -1;
+    idle_note(t, step);
+    if (!any) {
         mr_table_drop(t);
         return 0;
     }
     for (uint32_t c = 0; c < t->columns; c++)
         p.rule[c] = optimizer_of(&t->column[c].optim);
-    if (mr_table_finite(t))
-        return -1;
-    uint32_t at = 0;
-    for (int s = 0; s < SHARDS; s++) {
-        p.begin[s] = at;
-        for (const lookup *l = t->first; l; l = l->next)
-            if (l->grad)
-                at += l->shard[s + 1] - l->shard[s];
-        p.end[s] = at;
-    }
-    if (lookups > 1) {
-        p.only = NULL;
-        if (memory_reserve((void **)&t->merged, &t->merged_room, uniques, sizeof *t->merged))
-            return -1;
-        parallel(SHARDS, push_merge, &p);
-    }
     parallel(SHARDS, push_shard, &p);
     int updated = 0;
     for (int s = 0; s < SHARDS; s++) {

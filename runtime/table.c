@@ -51,9 +51,9 @@ static int column_begin(mr_table *t, table_column *to, const mr_column *from, ui
     to->optim = from->optim;
     to->admit = from->admit;
     to->dim = from->dim;
-    to->state = optimizer_state(&from->optim) * from->dim;
+    to->state = optimizer_state(&from->optim, from->dim);
     to->seed = mr_hash(from->name, strlen(from->name), mr_hash(t->name, strlen(t->name), seed));
-    return 0;
+    return idle_begin(t, t->columns);
 }
 
 mr_table *mr_table_new(const char *name, uint32_t id, uint64_t seed, const mr_column *columns,
@@ -72,7 +72,7 @@ mr_table *mr_table_new(const char *name, uint32_t id, uint64_t seed, const mr_co
     memory_join(&t->writing, "commits", 0);
     t->id = id;
     t->seed = seed;
-    t->last = &t->first;
+    mr_table_drop(t);
     t->resident = 1;
     t->region = (size_t)(limit / SHARDS * 1.5) + ((size_t)4 << 20);
     t->name = copy_text(name);
@@ -105,6 +105,7 @@ void mr_table_free(mr_table *t)
     admission_free(t->admission);
     for (uint32_t c = 0; c < t->columns; c++)
         memory_free(t->column[c].name);
+    idle_end(t);
     memory_free(t->merged);
     memory_free(t->sorted);
     memory_free(t->name);
@@ -194,7 +195,8 @@ void mr_table_clear(mr_table *t)
     plans_free(t);
     for (int i = 0; i < SHARDS; i++)
         shard_clear(t, &t->shard[i]);
-    t->durable = t->cut_step = t->expired = 0;
+    t->step = t->durable = t->cut_step = t->expired = 0;
+    idle_clear(t);
     t->kept = 0;
     t->resident = 1;
     if (t->admission)
@@ -219,7 +221,7 @@ void table_state_set(mr_table *t, mr_store *s, const table_state *state, uint64_
     t->expired = state->expired;
     t->expiry_commit = state->expiry_commit;
     t->forgotten = state->forgotten;
-    t->durable = t->cut_step = step;
+    t->step = t->durable = t->cut_step = step;
 }
 
 void table_resident(mr_table *t, int yes)
@@ -289,7 +291,8 @@ double mr_table_peek(mr_table *t, int c, uint64_t key, float *out)
         if (reads_wait(&p->reads))
             return -1;
     row *r = table_find(t, key), *spare = NULL;
-    if (!r || row_expired(t, r)) {
+    int absent = !r || row_expired(t, r);
+    if (absent || t->owing) {
         spare = memory_zero(t->row_bytes);
         if (!spare)
             return -1;
@@ -300,7 +303,10 @@ double mr_table_peek(mr_table *t, int c, uint64_t key, float *out)
             memory_free(spare);
             return -1;
         }
+        if (!absent)
+            memcpy(spare, r, t->row_bytes);
         r = spare;
+        row_replay(t, r);
     }
     memcpy(out, row_column(t, r, (uint32_t)c), 4 * (size_t)mr_table_state(t, c));
     double count = r->step ? r->count[c] : 0;

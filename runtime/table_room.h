@@ -1,6 +1,6 @@
 /* table_room.h - the inside of a table, shared by table.c (making, rows), cache.c (index, slots,
- * eviction), pull.c (the rows of a batch), ahead.c (reading rows ahead), push.c (updates), cut.c (the
- * rows of a commit), record.c (rows as bytes) and admission.c.
+ * eviction), pull.c (the rows of a batch), ahead.c (reading rows ahead), idle.c (the steps that rows
+ * idled), push.c (updates), cut.c (the rows of a commit), record.c (rows as bytes) and admission.c.
  *
  * A table is SHARDS independent hash tables, chosen by the top bits of a key's hash: a shard
  * belongs to one piece of parallel work at a time, so nothing in it is atomic, and what happens
@@ -67,6 +67,17 @@ typedef struct shard {
     pthread_mutex_t lock; /* of the installing of rows */
 } shard;
 
+/* A learning rate, from a step on; and those of a column, ascending. */
+typedef struct rate {
+    uint64_t from;
+    double lr;
+} rate;
+
+typedef struct rates {
+    rate *rate; /* [room], or NULL: the column's rows owe nothing for idle steps */
+    size_t n, room;
+} rates;
+
 typedef struct table_column {
     char *name;
     mr_init init;
@@ -76,6 +87,7 @@ typedef struct table_column {
     uint32_t offset; /* bytes from the row to the weights; the state follows them */
     uint64_t seed;   /* of its fresh weights */
     uint32_t admit;  /* sightings until it is trained; 0 and 1: the first */
+    rates rates;     /* of its last steps */
 } table_column;
 
 /* How a column of a record's layout maps to the table's. */
@@ -93,6 +105,7 @@ typedef struct record_layout {
 /* A row that several lookups of a step share, with the sum of its gradients. */
 typedef struct merged_row {
     row *row;
+    const row *seen;  /* as its lookups have it: itself, or replayed */
     float *grad;      /* that of its first lookup, to which the others are added */
     uint32_t touched; /* bit c: column c got a gradient */
 } merged_row;
@@ -130,6 +143,7 @@ struct mr_table {
     uint32_t grad_width;
     uint64_t seed;
     table_column column[COLUMNS_MAX];
+    uint32_t owing;                    /* bit c: rows that idle owe steps of column c (idle.c) */
     lookup_column layout[COLUMNS_MAX]; /* as lookups show it */
     record_layout record[LAYOUTS_MAX]; /* by number */
     uint32_t record_now;               /* number of the layout that is written */
@@ -141,6 +155,7 @@ struct mr_table {
     /* where rows come from and go to */
     mr_store *store;
     int resident;           /* the cache holds every row */
+    uint64_t step;          /* the last one */
     uint64_t durable;       /* step of the last commit */
     uint64_t expired;       /* rows of this step and before are no more */
     double kept;            /* rows in the store when it was loaded */
@@ -149,8 +164,14 @@ struct mr_table {
     uint64_t forgotten;     /* drops of this step and before are not known any more */
     /* the steps under way */
     lookup *first, **last; /* the lookups of this step, in order */
-    merged_row *merged;    /* scratch of a push with several lookups */
+    /* their gradients, once they are summed by row: those of the one lookup that has some, or (NULL) of
+     * merged; a shard's from begin to end. They are to be multiplied by scale. */
+    int summed;
+    const lookup *only;
+    merged_row *merged;
     size_t merged_room;
+    uint32_t begin[SHARDS], end[SHARDS];
+    float scale;
     plan *plans, *spare; /* by serial; and those that can be used again */
     uint32_t serial;     /* of the newest plan */
     /* the commit under way (cut.c) */
@@ -261,6 +282,24 @@ int reads_wait(read_set *s);
 
 /* Sorts by key; spare has n places too. */
 void sort_rows(keyed_row *rows, keyed_row *spare, size_t n);
+
+/* ---- idle.c ---- */
+
+/* Sets a new column up; frees what that took. */
+int idle_begin(mr_table *t, uint32_t c);
+void idle_end(mr_table *t);
+/* Forgets all learning rates. */
+void idle_clear(mr_table *t);
+/* A step begins to update rows, with the learning rates of now. */
+void idle_note(mr_table *t, uint64_t step);
+/* Replays column c of a row that was updated in the step `last`, up to the step `through`. */
+void idle_replay(const mr_table *t, uint32_t c, row *r, uint64_t last, uint64_t through);
+/* All of a row, up to the last step. */
+void row_replay(const mr_table *t, row *r);
+/* Shows a lookup its rows as they are after the last step; the table's own stay as they are. */
+int idle_show(const mr_table *t, lookup *l, arena *a);
+/* Makes a row what a lookup was shown. */
+void row_adopt(const mr_table *t, row *r, const row *seen);
 
 /* ---- cut.c ---- */
 

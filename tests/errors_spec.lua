@@ -113,7 +113,7 @@ end)]], 'model mine: param "b": expected a shape of 1 to 4 dimensions' },
   { "a misspelt option of a param", [[
 train(function(m)
   m:param("b", { 1 }, { opitm = mr.optim.sgd() }) --!
-end)]], 'model mine: param "b" has no option "opitm", expected init, optim or trainable' },
+end)]], 'model mine: param "b" has no option "opitm", expected init, optim, trainable or clip_each' },
 
   -- ---- layers
   { "the wrong width of linear", [[

@@ -38,7 +38,8 @@ local SHAPES = { -- two that broadcast
   { { 3, 4 }, { 3, 4 } }, { { 3, 4 }, { 1 } }, { { 1 }, { 3, 4 } }, { { 3, 4 }, { 1, 4 } },
   { { 3, 4 }, { 4 } }, { { 4 }, { 3, 4 } }, { { 3, 4 }, { 3, 1 } }, { { 3, 1 }, { 3, 4 } },
   { { 3, 1 }, { 1, 4 } }, { { 2, 3, 4 }, { 2, 1, 4 } }, { { 2, 3, 4 }, { 3, 1 } },
-  { { 2, 2, 3, 4 }, { 2, 2, 1, 1 } }, { { 5 }, { 5 } },
+  { { 2, 2, 3, 4 }, { 2, 2, 1, 1 } }, { { 5 }, { 5 } }, { { 2, 1, 4 }, { 2, 3, 4 } },
+  { { 2, 3, 1 }, { 2, 3, 4 } }, { { 2, 1, 3, 1 }, { 2, 4, 3, 2 } }, { { 1, 4 }, { 2, 3, 4 } },
 }
 
 describe("gradients of", function()
@@ -66,6 +67,60 @@ describe("gradients of", function()
     check(function(a) return a:relu() end, { { 3, 4 } })
     check(function(a) return a:sigmoid() end, { { 3, 4 } })
     check(function(a) return a:tanh() end, { { 3, 4 } })
+  end)
+
+  it("the other functions of one element", function()
+    for _, name in ipairs { "leaky_relu", "gelu", "silu", "exp", "abs", "square" } do
+      check(function(a) return a[name](a * 3) end, { { 3, 4 } })
+    end
+    check(function(a) return a:leaky_relu(0.3) + a:leaky_relu(-2) end, { { 3, 4 } })
+    check(function(a) return (a + 2):log() + (a + 2):sqrt() end, { { 3, 4 } })
+  end)
+
+  it("softmax, with every kind of mask", function()
+    check(function(a) return (a * 3):softmax() end, { { 2, 3, 4 } })
+    check(function(a) return a:softmax() + a end, { { 5 } })
+    for _, mask in ipairs {
+      { shape = { 3, 4 }, values = { 1, 0, 1, 1, 0, 0, 0, 0, 0, 1, 0, 0 } },
+      { shape = { 4 }, values = { 1, 0, 0, 1 } }, { shape = { 3, 1 }, values = { 1, 0, 1 } },
+    } do
+      check(function(a) return (a * 3):softmax(layers.tensor(mask.shape, mask.values)) end, { { 2, 3, 4 } })
+    end
+  end)
+
+  it("sum, mean and max along every axis", function()
+    for _, shape in ipairs { { 3, 4 }, { 2, 3, 4 }, { 2, 1, 3, 2 }, { 2, 3, 70 } } do
+      for axis = 1, #shape do
+        for _, name in ipairs { "sum", "mean", "max" } do
+          check(function(a) return a[name](a, axis) end, { shape })
+          check(function(a) return a * a[name](a, axis, true) end, { shape })
+        end
+      end
+    end
+  end)
+
+  it("slice, transpose, stack and concat along every axis", function()
+    for axis = 1, 3 do
+      local shape = { 3, 4, 5 }
+      check(function(a) return a:slice(axis, 2, 3) end, { shape })
+      check(function(a) return mr.concat({ a, a:slice(axis, 1, 2), a }, axis) end, { shape })
+      for other = 1, 3 do
+        check(function(a) return a:transpose(axis, other) * 2 + a:transpose(axis, other) end, { shape })
+      end
+    end
+    for axis = 1, 4 do check(function(a, b) return mr.stack({ a, b, a }, axis) end, { { 2, 3, 4 }, { 2, 3, 4 } }) end
+    check(function(a) return a:transpose(2, 4) end, { { 2, 3, 2, 4 } })
+  end)
+
+  it("products of many matrices", function()
+    for _, s in ipairs { { 1, 1, 1 }, { 5, 3, 2 }, { 4, 2, 17 }, { 2, 5, 8 } } do
+      local a, b, c = s[1], s[2], s[3]
+      check(function(x, y) return x:matmul(y) end, { { 2, a, b }, { 2, b, c } })
+      check(function(x, y) return x:matmul(y, true) end, { { 2, 2, a, b }, { 2, 2, c, b } })
+      check(function(x, y) return x:matmul(y) end, { { 2, a, b }, { b, c } })
+      check(function(x, y) return x:matmul(y, true) end, { { 2, 2, a, b }, { c, b } })
+    end
+    check(function(x) return x:matmul(x, true):matmul(x) + x end, { { 2, 3, 2 } })
   end)
 
   it("sum and mean", function()
@@ -101,6 +156,75 @@ describe("gradients of", function()
     check(function(x) return plain(x) end, { { 2, 4, 3 } })
   end)
 
+  it("layer norm", function()
+    local m = model()
+    local norm = mr.layer_norm(m, "norm", 4)
+    check(function(x) return norm(x) * x end, { { 3, 4 }, m.params["norm.gamma"], m.params["norm.beta"] })
+    local plain = mr.layer_norm(model(), "norm", 5, { affine = false })
+    check(function(x) return plain(x) end, { { 2, 3, 5 } })
+  end)
+
+  it("every activation of an mlp, alone and behind a norm", function()
+    for _, act in ipairs { "none", "relu", "leaky_relu", "sigmoid", "tanh", "gelu", "silu", "prelu", "dice" } do
+      for _, o in ipairs { {}, { layer_norm = true }, { batch_norm = true } } do
+        local m = model()
+        local deep = mr.mlp(m, "deep", 4, { 5, 2 }, { activation = act, last = act, layer_norm = o.layer_norm,
+          batch_norm = o.batch_norm })
+        local leaves = { { 6, 4 } }
+        for _, p in pairs(m.params) do
+          if p.trainable then leaves[#leaves + 1] = p end
+        end
+        check(function(x) return deep(x) end, leaves)
+      end
+    end
+  end)
+
+  it("pairs of rows", function()
+    check(function(a) return mr.pairs(a) * 2 + mr.pairs(a) end, { { 2, 4, 3 } })
+    check(function(a, b) return mr.pairs(a, b) end, { { 2, 3, 2 }, { 2, 3, 2 } })
+  end)
+
+  -- Leaves of a layer: its inputs, and all of its params that learn.
+  local function with_params(m, ...)
+    local leaves = { ... }
+    for _, p in pairs(m.params) do
+      if p.trainable then leaves[#leaves + 1] = p end
+    end
+    return leaves
+  end
+
+  it("multi-head attention, with everything and with nothing", function()
+    local m = model()
+    local attend = mr.multi_head_attention(m, "a", 4, { heads = 2, dim = 3, layer_norm = true, dropout = 0.2 })
+    check(function(x) return attend(x) end, with_params(m, { 3, 3, 4 }))
+    m = model()
+    local plain = mr.multi_head_attention(m, "a", 4, { heads = 1, residual = false, relu = false, scale = false })
+    check(function(x) return plain(x, layers.tensor({ 2, 3 }, { 1, 1, 0, 1, 0, 0 })) end,
+      with_params(m, { 2, 3, 4 }))
+  end)
+
+  it("attention on a sequence, with every kind of weights", function()
+    for _, weights in ipairs { "linear", "sigmoid", "softmax" } do
+      local m = model()
+      local pooled = mr.attention_pool(m, "a", 3, { hidden = { 4 }, weights = weights, activation = "tanh" })
+      check(function(t, k) return pooled(t, k, layers.tensor({ 3, 2 }, { 1, 1, 1, 0, 0, 0 })) end,
+        with_params(m, { 3, 3 }, { 3, 2, 3 }))
+    end
+    local m = model()
+    local pooled = mr.attention_pool(m, "a", 2)
+    check(function(t, k) return pooled(t, k, layers.tensor({ 2, 2 }, { 1, 1, 1, 0 })) end,
+      with_params(m, { 2, 2 }, { 2, 2, 2 }))
+  end)
+
+  it("squeezed fields and mixed experts", function()
+    local m = model()
+    local squeeze = mr.squeeze_excitation(m, "s", 6, { activation = "sigmoid" })
+    check(function(x) return squeeze(x) end, with_params(m, { 2, 6, 3 }))
+    m = model()
+    local mixed = mr.mmoe(m, "x", 4, { experts = 3, hidden = { 5, 2 }, activation = "tanh" })
+    check(function(x) return mixed(x) end, with_params(m, { 3, 4 }))
+  end)
+
   it("an mlp with batch norm and dropout", function()
     local m = model()
     local deep = mr.mlp(m, "deep", 4, { 5, 3, 1 }, { batch_norm = true, dropout = 0.2,
@@ -133,8 +257,79 @@ describe("gradients of", function()
         check(function(r) return r[2]:mean() end, { rows })
         check(function(r) return mr.fm(r[2]) end, { rows })
         check(function(r) return r[1]:sum() + mr.fm(r[2]) * 2 + r[3]:sum():sum() end, { rows })
-        if batch.c.fields > 0 then check(function(r) return r[2]:fields() end, { rows }) end
+        for _, how in ipairs { "sum", "mean", "sqrtn", "weighted_mean", "max" } do
+          check(function(r) return r[2][how](r[2]) + r[2]:sum() end, { rows })
+          if batch.c.fields > 0 then check(function(r) return r[2]:fields(how) end, { rows }) end
+        end
+        for field = 1, batch.c.fields do
+          for length = 1, 3 do
+            check(function(r)
+              local keys, mask = r[2]:sequence(field, length)
+              return keys * (mask:reshape(-1, length, 1) + 1) + keys
+            end, { rows })
+          end
+        end
       end
+    end
+  end)
+
+  it("the bi-interaction, and of a column that other operations read as well", function()
+    for _, make in ipairs { batches.sets, batches.fielded, batches.valued } do
+      local batch, unique = make()
+      for _, dim in ipairs { 1, 2, 4, 7, 16, 21 } do
+        local rows = { batch = batch.c, unique = unique, dims = { 1, dim } }
+        check(function(r) return mr.bi_interaction(r[2]) end, { rows })
+        check(function(r) return mr.bi_interaction(r[2]):sum() * mr.fm(r[2]) + r[1]:sum() end, { rows })
+      end
+    end
+  end)
+
+  it("the field-aware interaction", function()
+    for _, make in ipairs { batches.fielded, batches.valued, batches.crowded } do
+      local batch, unique = make()
+      for _, k in ipairs { 1, 2, 4, 5, 8, 16, 18 } do
+        local rows = { batch = batch.c, unique = unique, dims = { 1, batch.c.fields * k, 2 } }
+        check(function(r) return mr.ffm(r[2], batch.c.fields) end, { rows })
+        check(function(r)
+          return mr.ffm(r[2], batch.c.fields) * 2 + r[2]:sum():sum() * r[1]:sum() + r[3]:sum():sum()
+        end, { rows })
+      end
+    end
+  end)
+
+  it("inner and outer products", function()
+    for _, shape in ipairs { { 3, 2, 4 }, { 2, 5, 1 }, { 2, 19, 3 }, { 3, 4, 21 } } do
+      check(function(x) return mr.inner_products(x) end, { shape })
+      check(function(x) return mr.inner_products(x) * 2 + mr.inner_products(x) end, { shape })
+      check(function(x) return mr.inner_products(x, x) end, { shape })
+      local pairs_of_fields = shape[2] * (shape[2] - 1) / 2
+      check(function(x, r) return mr.fwfm(x, r) end, { shape, { pairs_of_fields } })
+      for _, others in ipairs { 1, 3, 17 } do
+        check(function(x, y) return mr.inner_products(x, y) end, { shape, { shape[1], others, shape[3] } })
+      end
+    end
+    check(function(s) return mr.outer_products(s) end, { { 3, 4 } })
+  end)
+
+  it("cross networks of all kinds", function()
+    for _, options in ipairs { { kind = "vector" }, { kind = "matrix" }, { rank = 2 } } do
+      for _, shape in ipairs { { 5, 3, 2 }, { 4, 1 } } do
+        local m, d = model(), (shape[2] or 1) * (shape[3] or 1)
+        local net = mr.cross(m, "net", d, 3, { kind = options.kind, rank = options.rank })
+        local leaves = { shape }
+        for _, p in pairs(m.params) do leaves[#leaves + 1] = p end
+        check(function(x) return net(x) end, leaves)
+      end
+    end
+  end)
+
+  it("compressed interactions", function()
+    for _, dim in ipairs { 1, 4, 150 } do
+      local m = model()
+      local net = mr.cin(m, "net", 3, { 5, 2, 3 })
+      local leaves = { { dim == 150 and 3 or 40, 3, dim } }
+      for _, p in pairs(m.params) do leaves[#leaves + 1] = p end
+      check(function(x) return net(x * 0.5) end, leaves)
     end
   end)
 
@@ -194,6 +389,13 @@ describe("results of", function()
     return column
   end
 
+  -- So many different numbers.
+  local function list(n, phase)
+    local values = {}
+    for i = 1, n do values[i] = math.sin(i * 1.7 + phase) end
+    return values
+  end
+
   -- f(s, x, u, field) for every entry.
   local function entries(batch, f)
     local order, keys = {}, {}
@@ -236,6 +438,7 @@ describe("results of", function()
           end
         end)
         local pooled, mean, fm = column:sum(), column:mean(), mr.fm(column)
+        local bi = mr.bi_interaction(column)
         for s = 0, n - 1 do
           local pair = 0
           for k = 0, dim - 1 do
@@ -245,6 +448,10 @@ describe("results of", function()
             close(count[s] > 0 and sum[at] / count[s] or 0, mean:get(s + 1, k + 1), 1e-5, "mean")
           end
           close(pair, fm:get(s + 1, 1), 1e-4, "fm") -- a difference of two sums of floats
+          for k = 0, dim - 1 do
+            local at = s * dim + k
+            close(0.5 * (sum[at] ^ 2 - square[at]), bi:get(s + 1, k + 1), 1e-5, "bi_interaction")
+          end
         end
         if batch.c.fields > 0 then
           local fields = column:fields()
@@ -261,14 +468,253 @@ describe("results of", function()
     end
   end)
 
+  it("the field-aware interaction agree with its definition", function()
+    for _, make in ipairs { batches.fielded, batches.valued, batches.crowded, batches.large } do
+      local batch, unique = make()
+      local fields = batch.c.fields
+      for _, k in ipairs { 1, 3, 4, 16 } do
+        t:begin(true, 1)
+        local samples = {}
+        for s = 0, batch.c.n - 1 do samples[s] = {} end
+        entries(batch, function(s, x, u, field)
+          table.insert(samples[s], { x = x, u = u, field = field })
+        end)
+        local out = mr.ffm(bound(batch, unique, fields * k, t), fields)
+        for s = 0, batch.c.n - 1 do
+          local sum = 0
+          for i, one in ipairs(samples[s]) do
+            for j = i + 1, #samples[s] do
+              local other = samples[s][j]
+              for q = 0, k - 1 do
+                sum = sum + one.x * other.x * value(one.u, other.field * k + q)
+                  * value(other.u, one.field * k + q)
+              end
+            end
+          end
+          close(sum, out:get(s + 1, 1), 1e-5, "ffm")
+        end
+      end
+    end
+  end)
+
+  -- Numbers and the tensor of them, and its elements by place from 0.
+  local function made(shape, phase)
+    local count = 1
+    for _, d in ipairs(shape) do count = count * d end
+    local values = {}
+    for i = 1, count do values[i] = math.sin(i * 1.7 + phase) end
+    return layers.tensor(shape, values), function(a, b, c)
+      return values[((a or 0) * shape[2] + (b or 0)) * (shape[3] or 1) + (c or 0) + 1]
+    end
+  end
+
+  it("products of pairs agree with their definition", function()
+    local n, fields, others, dim = 70, 21, 18, 5
+    local x, at = made({ n, fields, dim }, 0)
+    local y, yat = made({ n, others, dim }, 1)
+    local r, weight = made({ fields * (fields - 1) / 2, 1 }, 2)
+    local own, both, weighted = mr.inner_products(x), mr.inner_products(x, y), mr.fwfm(x, r)
+    local function dot(s, i, other, j)
+      local sum = 0
+      for k = 0, dim - 1 do sum = sum + at(s, i, k) * other(s, j, k) end
+      return sum
+    end
+    for s = 0, n - 1 do
+      local pair, sum = 0, 0
+      for i = 0, fields - 1 do
+        for j = i + 1, fields - 1 do
+          sum = sum + weight(pair) * dot(s, i, at, j)
+          pair = pair + 1
+          close(dot(s, i, at, j), own:get(s + 1, pair), 1e-5)
+        end
+        for j = 0, others - 1 do
+          close(dot(s, i, yat, j), both:get(s + 1, i * others + j + 1), 1e-5)
+        end
+      end
+      close(sum, weighted:get(s + 1, 1), 1e-5)
+    end
+    local s, sat = made({ n, dim }, 0)
+    local outer = mr.outer_products(s)
+    close(sat(3, 1) * sat(3, 4), outer:get(4, 2, 5), 1e-6)
+  end)
+
+  it("cross networks and compressed interactions agree with their definition", function()
+    local n, fields, dim = 33, 3, 4
+    local d = fields * dim
+    local x, at = made({ n, fields, dim }, 0)
+    local m = model()
+    local vector, matrix = mr.cross(m, "v", d, 2, { kind = "vector" }), mr.cross(m, "m", d, 2)
+    local low, cin = mr.cross(m, "l", d, 1, { rank = 2 }), mr.cin(m, "c", fields, { 5, 2 })
+    for _, p in pairs(m.params) do -- biases that are not 0
+      for i = 0, p:size() - 1 do C.mr_param_data(p.c)[i] = math.cos(i * 2.3 + #p.name) end
+    end
+    local function weight(name, i, j)
+      local p = m.params[name]
+      return p:weight(i * (p.shape[2] or 1) + (j or 0) + 1)
+    end
+    local v, f, l, c = vector(x), matrix(x), low(x), cin(x)
+    for s = 0, n - 1 do
+      local x0, xv, xm = {}, {}, {}
+      for i = 0, d - 1 do
+        x0[i] = at(s, math.floor(i / dim), i % dim)
+        xv[i], xm[i] = x0[i], x0[i]
+      end
+      for layer = 1, 2 do
+        local dot, next_m = 0, {}
+        for i = 0, d - 1 do dot = dot + xv[i] * weight(("v.%d.w"):format(layer), i) end
+        for i = 0, d - 1 do
+          xv[i] = x0[i] * dot + weight(("v.%d.b"):format(layer), i) + xv[i]
+          local z = weight(("m.%d.b"):format(layer), i)
+          for j = 0, d - 1 do z = z + xm[j] * weight(("m.%d.w"):format(layer), j, i) end
+          next_m[i] = x0[i] * z + xm[i]
+        end
+        xm = next_m
+      end
+      for i = 0, d - 1 do
+        local z = weight("l.1.b", i)
+        for j = 0, d - 1 do
+          for q = 0, 1 do z = z + x0[j] * weight("l.1.v", j, q) * weight("l.1.u", q, i) end
+        end
+        close(xv[i], v:get(s + 1, i + 1), 1e-4, "vector")
+        close(xm[i], f:get(s + 1, i + 1), 1e-4, "matrix")
+        close(x0[i] * z + x0[i], l:get(s + 1, i + 1), 1e-4, "low rank")
+      end
+      local rows, sizes, place = { [0] = {} }, { [0] = fields, 5, 2 }, 0
+      for i = 0, fields - 1 do
+        for k = 0, dim - 1 do rows[0][i * dim + k] = at(s, i, k) end
+      end
+      for layer = 1, 2 do
+        rows[layer] = {}
+        for o = 0, sizes[layer] - 1 do
+          local sum = 0
+          for k = 0, dim - 1 do
+            local one = 0
+            for i = 0, sizes[layer - 1] - 1 do
+              for j = 0, fields - 1 do
+                one = one + weight(("c.%d.w"):format(layer), i * fields + j, o)
+                  * rows[layer - 1][i * dim + k] * at(s, j, k)
+              end
+            end
+            rows[layer][o * dim + k] = one
+            sum = sum + one
+          end
+          place = place + 1
+          close(sum, c:get(s + 1, place), 1e-4, "cin")
+        end
+      end
+    end
+  end)
+
+  it("every other way to pool agree with their definition", function()
+    for _, make in ipairs { batches.sets, batches.fielded, batches.valued, batches.large } do
+      local batch, unique = make()
+      for _, dim in ipairs { 1, 17 } do
+        t:begin(true, 1)
+        local column = bound(batch, unique, dim, t)
+        for _, by_field in ipairs(batch.c.fields > 0 and { false, true } or { false }) do
+          local rows, width = {}, by_field and batch.c.fields or 1
+          for r = 0, batch.c.n * width - 1 do rows[r] = { n = 0, x = 0, xx = 0, sum = {}, max = {} } end
+          entries(batch, function(s, x, u, field)
+            local row = rows[s * width + (by_field and field or 0)]
+            row.n, row.x, row.xx = row.n + 1, row.x + x, row.xx + x * x
+            for k = 0, dim - 1 do
+              local xv = x * value(u, k)
+              row.sum[k], row.max[k] = (row.sum[k] or 0) + xv, math.max(row.max[k] or -math.huge, xv)
+            end
+          end)
+          for how, of in pairs {
+            sum = function(row, k) return row.sum[k] end, mean = function(row, k) return row.sum[k] / row.n end,
+            sqrtn = function(row, k) return row.sum[k] / math.sqrt(row.xx) end,
+            weighted_mean = function(row, k) return row.x == 0 and 0 or row.sum[k] / row.x end,
+            max = function(row, k) return row.max[k] end,
+          } do
+            local y = by_field and column:fields(how) or column[how](column)
+            y = y:reshape(batch.c.n * width, dim)
+            for r, row in pairs(rows) do
+              for k = 0, dim - 1, 4 do
+                close(row.n == 0 and 0 or of(row, k), y:get(r + 1, k + 1), 2e-5, how)
+              end
+            end
+          end
+        end
+      end
+    end
+  end)
+
+  it("the sequence of a field, and its mask", function()
+    local batch, unique = batches.valued() -- field 2 of sample 1 has keys 11 and 12, of sample 3 key 11
+    t:begin(true, 1)
+    local keys, mask = bound(batch, unique, 2, t):sequence(2, 3)
+    local u11, u12 = 2, 3 -- of 1, 2, 11, 12
+    close(-2 * value(u11, 1), keys:get(1, 1, 2), 1e-6)
+    close(1.5 * value(u12, 0), keys:get(1, 2, 1), 1e-6)
+    close(0.25 * value(u11, 0), keys:get(3, 1, 1), 1e-6)
+    local seen = {}
+    for s = 1, 3 do
+      for i = 1, 3 do
+        seen[#seen + 1] = mask:get(s, i)
+        if mask:get(s, i) == 0 then assert.equal(0, keys:get(s, i, 1)) end
+      end
+    end
+    assert.same({ 1, 1, 0, 0, 0, 0, 1, 0, 0 }, seen)
+    local first = bound(batch, unique, 2, t):sequence(2, 1)
+    close(-2 * value(u11, 1), first:get(1, 1, 2), 1e-6)
+  end)
+
+  it("attention agree with its definition", function()
+    local m = model()
+    local n, f, d, heads = 2, 3, 4, 2
+    local attend = mr.multi_head_attention(m, "a", d, { heads = heads })
+    local xs = list(n * f * d, 0)
+    local y = attend(layers.tensor({ n, f, d }, xs), layers.tensor({ n, f }, { 1, 1, 1, 1, 1, 0 }))
+    local function project(s, i, part, column)
+      local sum = 0
+      for k = 1, d do
+        sum = sum + xs[((s - 1) * f + i - 1) * d + k] * m.params["a." .. part]:weight((k - 1) * d + column)
+      end
+      return sum
+    end
+    for s = 1, n do
+      for i = 1, f do
+        for column = 1, d do
+          local head = math.floor((column - 1) / 2)
+          local total, mixed = 0, 0
+          for j = 1, s == 2 and 2 or f do
+            local dot = 0
+            for k = head * 2 + 1, head * 2 + 2 do dot = dot + project(s, i, "query", k) * project(s, j, "key", k) end
+            local e = math.exp(dot / math.sqrt(2))
+            total, mixed = total + e, mixed + e * project(s, j, "value", column)
+          end
+          close(math.max(0, mixed / total + project(s, i, "residual", column)), y:get(s, i, column), 1e-5)
+        end
+      end
+    end
+  end)
+
+  it("attention on a sequence is nothing without keys, and does not see what is masked", function()
+    local m = model()
+    local pooled = mr.attention_pool(m, "a", 2, { activation = "relu", weights = "softmax" })
+    local target, mask = layers.tensor({ 2, 2 }, { 1, 2, 3, 4 }), layers.tensor({ 2, 2 }, { 1, 0, 0, 0 })
+    local y = pooled(target, layers.tensor({ 2, 2, 2 }, { 5, 6, 100, 100, 1, 1, 1, 1 }), mask)
+    assert.same({ 5, 6, 0, 0 }, { y:get(1, 1), y:get(1, 2), y:get(2, 1), y:get(2, 2) })
+  end)
+
+  it("layer norm, prelu and dice agree with their definition", function()
+    local m = model()
+    local x = { 1, 2, 6, -3, 0, 9 }
+    local y = mr.layer_norm(m, "norm", 3)(layers.tensor({ 2, 3 }, x))
+    close((6 - 3) / math.sqrt((4 + 1 + 9) / 3 + 1e-5), y:get(1, 3), 1e-5)
+    close((-3 - 2) / math.sqrt((25 + 4 + 49) / 3 + 1e-5), y:get(2, 1), 1e-5)
+    y = mr.prelu(m, "p", 3)(layers.tensor({ 2, 3 }, x))
+    assert.same({ 1, -0.75, 9 }, { y:get(1, 1), y:get(2, 1), y:get(2, 3) })
+    y = mr.dice(m, "dice", 3)(layers.tensor({ 2, 3 }, x)) -- alpha 0: p a; columns of two are at -1 and 1
+    close(1 / (1 + math.exp(-1)), y:get(1, 1), 1e-5)
+    close(-3 / (1 + math.exp(1)), y:get(2, 1), 1e-5)
+  end)
+
   it("a linear layer agree with their definition", function()
     local n, inputs = 300, 40
     for _, outputs in ipairs { 1, 24 } do
-      local function list(count, phase)
-        local values = {}
-        for i = 1, count do values[i] = math.sin(i * 1.7 + phase) end
-        return values
-      end
       local xs, ws, bs = list(n * inputs, 0), list(inputs * outputs, 1), list(outputs, 2)
       local x = layers.tensor({ n, inputs }, xs)
       local w, b = layers.tensor({ inputs, outputs }, ws), layers.tensor({ outputs }, bs)
@@ -280,6 +726,83 @@ describe("results of", function()
           close(math.max(z, 0), y:get(s, j), 1e-5)
         end
       end
+    end
+  end)
+
+  it("exp, tanh, the sigmoid and gelu are good to a float", function()
+    local xs = { 0, 1e-7, -1e-7, 1e-3, -1e-3, 20, -20, 88.7, -87, -100, 200, -200 }
+    for x = -12, 12, 0.0371 do xs[#xs + 1] = x end
+    for i, x in ipairs(xs) do xs[i] = tonumber(ffi.cast("float", x)) end
+    local x = layers.tensor({ #xs }, xs)
+    local e, th, s, g = x:exp(), x:tanh(), x:sigmoid(), x:gelu()
+    for i, v in ipairs(xs) do
+      local expected = math.exp(v)
+      if v > 89 then assert.equal(math.huge, e:get(i))
+      elseif v >= -87 then assert.is_true(math.abs(e:get(i) / expected - 1) < 2e-7, "exp of " .. v)
+      else assert.is_true(math.abs(e:get(i) - expected) < 2e-45, "exp of " .. v) end
+      assert.is_true(math.abs(th:get(i) - math.tanh(v)) <= 3e-7 * math.abs(math.tanh(v)), "tanh of " .. v)
+      close(1 / (1 + math.exp(-v)), s:get(i), 2e-7, "sigmoid of " .. v)
+      -- by the other definition, P(a) = 1/2 + int_0^a exp(-t^2 / 2) / sqrt(2 pi), in Simpson's sum
+      local sum, steps = 0, 400
+      for k = 0, steps do
+        local at = v * k / steps
+        sum = sum + math.exp(-at * at / 2) * ((k == 0 or k == steps) and 1 or k % 2 == 1 and 4 or 2)
+      end
+      if math.abs(v) < 12 then
+        close(v * (0.5 + sum * v / steps / 3 / math.sqrt(2 * math.pi)), g:get(i), 4e-7, "gelu of " .. v)
+      end
+    end
+    local bad = layers.tensor({ 1 }, { 0 / 0 })
+    for _, name in ipairs { "exp", "tanh", "sigmoid", "gelu", "silu" } do
+      local y = bad[name](bad):get(1)
+      assert.is_true(y ~= y, name .. " loses a NaN")
+    end
+  end)
+
+  it("softmax neither overflow nor divide by nothing", function()
+    local y = layers.tensor({ 2, 3 }, { 1000, 1001, -1000, 5, 5, 5 })
+    close(1 / (1 + math.exp(1)), y:softmax():get(1, 1), 1e-6)
+    assert.equal(0, y:softmax():get(1, 3))
+    local masked = y:softmax(layers.tensor({ 2, 3 }, { 0, 0, 1, 0, 0, 0 }))
+    assert.same({ 0, 0, 1, 0, 0, 0 }, { masked:get(1, 1), masked:get(1, 2), masked:get(1, 3),
+      masked:get(2, 1), masked:get(2, 2), masked:get(2, 3) })
+    local bad = layers.tensor({ 2, 2 }, { 1, 0 / 0, 1, 1 }):softmax()
+    assert.is_true(bad:get(1, 1) ~= bad:get(1, 1))
+    assert.equal(0.5, bad:get(2, 1))
+  end)
+
+  it("max the first of the largest, and its gradient there alone", function()
+    local a = layers.tensor({ 2, 3 }, { 1, 4, 4, 7, 2, 7 }, true)
+    a:max(2):sum():backward()
+    assert.same({ 0, 1, 0, 1, 0, 0 }, { a:gradient(1), a:gradient(2), a:gradient(3), a:gradient(4),
+      a:gradient(5), a:gradient(6) })
+    local bad = layers.tensor({ 3 }, { 0 / 0, 2, 1 }):max(1):value()
+    assert.is_true(bad ~= bad)
+  end)
+
+  it("products of matrices agree with their definition, small and large", function()
+    for _, s in ipairs { { 3, 20, 7, 39 }, { 2, 97, 101, 99 } } do
+      local n, a, b, c = unpack(s)
+      local xs, ys = list(n * a * b, 0), list(n * b * c, 1)
+      local x, y = layers.tensor({ n, a, b }, xs, true), layers.tensor({ n, b, c }, ys, true)
+      local z, across = x:matmul(y), x:matmul(y:transpose(2, 3), true)
+      for i = 1, n, n - 1 do
+        for j = 1, a, 3 do
+          for l = 1, c, 5 do
+            local sum = 0
+            for k = 1, b do sum = sum + xs[((i - 1) * a + j - 1) * b + k] * ys[((i - 1) * b + k - 1) * c + l] end
+            close(sum, z:get(i, j, l), 1e-5)
+            close(sum, across:get(i, j, l), 1e-5)
+          end
+        end
+      end
+      z:sum():backward()
+      local sum = 0
+      for l = 1, c do sum = sum + ys[c + l] end
+      close(sum, x:gradient(2), 1e-5)
+      sum = 0
+      for j = 1, a do sum = sum + xs[(j - 1) * b + 2] end
+      close(sum, y:gradient(c + 5), 1e-5)
     end
   end)
 
@@ -340,12 +863,27 @@ describe("results of", function()
       local batch, unique = batches.large()
       t:begin(true, 1)
       local m = model()
-      local deep = mr.mlp(m, "deep", batch.c.fields * 16, { 64, 1 }, { batch_norm = true, dropout = 0.1 })
-      local v = bound(batch, unique, 16, t)
-      local loss = mr.bce(deep(v:fields()) + mr.fm(v) * 0.01, batch.label)
+      local bi = mr.linear(m, "bi", 15, 1)
+      local cross, narrow = mr.cross(m, "cross", 75, 2), mr.cross(m, "narrow", 75, 2, { kind = "vector" })
+      local cin, out = mr.cin(m, "cin", 5, { 6, 4 }), mr.linear(m, "out", 170, 1)
+      local function rest(x)
+        return out(mr.concat(cross(x), narrow(x), cin(x), mr.inner_products(x)))
+      end
+      local deep = mr.mlp(m, "deep", batch.c.fields * 15, { 64, 1 }, { batch_norm = true, dropout = 0.1 })
+      local v = bound(batch, unique, 15, t)
+      local fields = v:fields()
+      local first = bi(mr.bi_interaction(v)) + rest(fields) + mr.fm(v) * 0.01 + mr.ffm(v, 5) * 0.1
+      local scores = fields:matmul(fields, true):softmax():matmul(fields) * (fields:mean(1) + 1)
+      local attend = mr.multi_head_attention(m, "attend", 15, { heads = 3, layer_norm = true })
+      local keys, mask = v:sequence(2, 3)
+      local seen = mr.attention_pool(m, "seen", 15, { weights = "softmax" })(v:weighted_mean(), keys, mask)
+      local mixed = mr.mmoe(m, "mixed", 15, { tasks = 1 })(seen + v:max() + mr.pairs(fields):sum(2)):sum(3)
+      fields = mr.squeeze_excitation(m, "squeeze", batch.c.fields)(attend(fields) + v:fields("sqrtn"))
+      local gate = (scores * fields:max(2, true)):gelu():transpose(2, 3):sum(3):sum(2, true)
+      local loss = mr.bce(first + deep(fields) + mixed + gate * fields:mean(), batch.label)
       loss:backward()
       local bits = { loss:value() }
-      for i = 0, unique * 16 - 1 do bits[#bits + 1] = C.mr_tape_lookup_gradient(t.c, 0, i) end
+      for i = 0, unique * 15 - 1 do bits[#bits + 1] = C.mr_tape_lookup_gradient(t.c, 0, i) end
       C.mr_param_step(m.params["deep.1.w"].c, 1)
       bits[#bits + 1] = m.params["deep.1.w"]:save()
       return bits
@@ -393,6 +931,26 @@ describe("a wrong", function()
       "linear: weights [4, 2] expect a bias of 2, got [3]")
     fails(function() return mr.concat(zeros(3, 4), zeros(2, 4)) end,
       "concat: tensor 2 is [2, 4], which does not fit [3, 4] beside the last axis")
+    fails(function() return mr.concat({ zeros(3, 4), zeros(2, 5) }, 1) end,
+      "concat: tensor 2 is [2, 5], which does not fit [3, 4] beside axis 1")
+    fails(function() return mr.concat({ zeros(3, 4) }, 3) end, "concat: [3, 4] has no axis 3")
+    fails(function() return mr.stack { zeros(3, 4), zeros(3, 5) } end,
+      "stack: tensor 2 is [3, 5], expected [3, 4]")
+    fails(function() return mr.stack { zeros(1, 1, 3, 4) } end, "stack: [1, 1, 3, 4] has 4 dimensions already")
+    fails(function() return mr.stack {} end, "stack: expected a list of tensors, got a table")
+    fails(function() return zeros(3, 4):slice(2, 0, 4) end, "slice: places 0 to 4 of axis 2, of [3, 4]")
+    fails(function() return zeros(3, 4):slice(2, 3, 2) end, "slice: places 3 to 2 of axis 2, of [3, 4]")
+    fails(function() return zeros(3, 4):transpose(1, 3) end, "transpose: [3, 4] has no axis 3")
+    fails(function() return zeros(3, 4):sum(0) end, "sum: [3, 4] has no axis 0")
+    fails(function() return zeros(3, 0):mean(2) end, "mean: axis 2 of [3, 0] has no elements")
+    fails(function() return zeros(3):max() end, "max: expected an axis, from 1, got nil")
+    fails(function() return zeros(3, 4):softmax(zeros(3)) end, "softmax: a mask [3] does not fit [3, 4]")
+    fails(function() return zeros(2, 3, 4):matmul(zeros(3, 4, 2)) end,
+      "matmul: shapes [2, 3, 4] and [3, 4, 2] do not fit")
+    fails(function() return zeros(2, 3, 4):matmul(zeros(2, 4, 3), true) end,
+      "matmul: shapes [2, 3, 4] and [2, 4, 3], transposed, do not fit")
+    fails(function() return zeros(2, 3, 4):matmul(zeros(3, 2)) end,
+      "matmul: weights [3, 2] expect rows of 3, got [2, 3, 4]")
     fails(function() return zeros(3, 4):reshape(5, -1) end,
       "reshape: [3, 4] has 12 elements, which [5, 2] does not")
     fails(function() return mr.bce(zeros(3, 4), zeros(3)) end,
@@ -401,7 +959,70 @@ describe("a wrong", function()
       "bce: labels are [4], expected [3] as of the scores")
     fails(function() return mr.batch_norm(model(), "norm", 3)(zeros(3, 4)) end,
       'batch_norm "norm": gamma is [3], expected [4] for an input [3, 4]')
+    fails(function() return mr.inner_products(zeros(3, 4)) end, "inner_products: expected vectors "
+      .. "[n, fields, dim] of two fields or more, got [3, 4]")
+    fails(function() return mr.inner_products(zeros(3, 1, 4)) end, "inner_products: expected vectors "
+      .. "[n, fields, dim] of two fields or more, got [3, 1, 4]")
+    fails(function() return mr.inner_products(zeros(3, 2, 4), zeros(3, 2, 5)) end,
+      "inner_products: vectors [3, 2, 5] do not fit [3, 2, 4]")
+    fails(function() return mr.fwfm(zeros(3, 4, 2), zeros(7)) end,
+      "matmul: weights [7, 1] expect rows of 7, got [3, 6]")
+    fails(function() return mr.outer_products(zeros(3, 4, 2)) end, "outer_products: expected the sum "
+      .. "of a sample's vectors, [n, dim], got 3 dimensions")
+    fails(function() return mr.cross(model(), "net", 4, 2)(zeros(3, 5)) end,
+      "linear: weights [4, 4] expect an input of 4 a sample, got [3, 5]")
+    fails(function() return mr.cin(model(), "net", 4, { 2, 2 })(zeros(3, 5, 2)) end,
+      "linear: weights [16, 2] expect an input of 16 a sample, got [3, 25]")
     fails(function() zeros(3, 4):backward() end, "backward: expected a loss of shape [1], got [3, 4]")
+  end)
+
+  it("input of a layer is an error that names the layer", function()
+    local m = model()
+    fails(function() return mr.layer_norm(m, "norm", 3)(zeros(3, 4)) end,
+      "layer_norm: gamma is [3], expected [4] for an input [3, 4]")
+    local attend = mr.multi_head_attention(m, "a", 4)
+    fails(function() return attend(zeros(3, 4)) end,
+      'multi_head_attention "a": expected [n, fields, 4], got [3, 4]')
+    fails(function() return attend(zeros(3, 2, 5)) end,
+      'multi_head_attention "a": expected [n, fields, 4], got [3, 2, 5]')
+    fails(function() return mr.multi_head_attention(m, "b", 5) end,
+      'multi_head_attention "b": dim is 2.5, expected a whole number from 1')
+    local pooled = mr.attention_pool(m, "p", 4)
+    fails(function() return pooled(zeros(2, 3), zeros(2, 5, 4), zeros(2, 5)) end,
+      'attention_pool "p": expected a target [n, 4], got [2, 3]')
+    fails(function() return pooled(zeros(2, 4), zeros(2, 5, 3), zeros(2, 5)) end,
+      'attention_pool "p": expected keys [n, length, 4], got [2, 5, 3]')
+    fails(function() return pooled(zeros(2, 4), zeros(2, 5, 4), zeros(2, 4)) end,
+      'attention_pool "p": expected a mask [n, length] of the keys, got [2, 4]')
+    fails(function() return mr.attention_pool(m, "q", 4, { weights = "none" }) end,
+      'attention_pool "q": weights is "none", expected linear, sigmoid or softmax')
+    fails(function() return mr.squeeze_excitation(m, "s", 4)(zeros(3, 5, 2)) end,
+      'squeeze_excitation "s": expected [n, 4, k], got [3, 5, 2]')
+    fails(function() return mr.mmoe(m, "x", 4, { tasks = 0 }) end,
+      'mmoe "x": tasks is 0, expected a whole number from 1')
+    fails(function() return mr.mmoe(m, "y", 4)(zeros(3, 5)) end,
+      'linear "y.1.1": weights [4, 64] expect an input of 4 a sample, got [3, 5]')
+    fails(function() return mr.mlp(m, "d", 4, { 1 }, { activation = "mish" }) end, 'mlp "d": activation is '
+      .. '"mish", expected none, relu, leaky_relu, sigmoid, tanh, gelu, silu, prelu or dice')
+    fails(function() return mr.mlp(m, "e", 4, { 1 }, { batch_norm = true, layer_norm = true }) end,
+      'mlp "e": batch_norm and layer_norm exclude each other')
+    fails(function() return mr.pairs(zeros(3, 4)) end, "pairs: expected [n, 2 or more, k], got [3, 4]")
+    fails(function() return mr.pairs(zeros(2, 3, 4), zeros(2, 3, 5)) end,
+      "pairs: shapes [2, 3, 4] and [2, 3, 5] differ")
+  end)
+
+  it("way to pool is an error that names the column", function()
+    local batch, unique = batches.valued()
+    local lookup = C.mr_tape_lookup(t.c, batch.c, ffi.new("int32_t[1]", 1), 1, ffi.new("double[?]", unique),
+      unique)
+    local w = pool.column("features", "w", 0, 1)
+    pool.bind(w, t, lookup)
+    fails(function() return w:fields("min") end, 'fields: table "features", column "w": "min" is none of sum, '
+      .. "mean, sqrtn, weighted_mean and max")
+    fails(function() return w:sequence(4, 2) end, "sequence: table given, column : field 4 in a batch of 3 fields")
+    fails(function() return w:sequence(1, 0) end, "sequence: table given, column : length is 0, expected 1 or more")
+    fails(function() return w:sequence("a", 1) end, 'sequence: table "features", column "w": expected the number '
+      .. "of a field and a length, got a and 1")
   end)
 
   it("label or loss is an error", function()
@@ -410,6 +1031,18 @@ describe("a wrong", function()
     fails(function() return mr.bce(zeros(2), layers.tensor({ 2 }, { 0, 0 / 0 })) end,
       "bce: the label of sample 2 of the batch is nan, expected 0 to 1")
     fails(function() (zeros(1) / 0):sum():backward() end, "backward: the loss is nan")
+  end)
+
+  it("number of fields is an error that says how many there are", function()
+    local batch, unique = batches.fielded()
+    local lookup = C.mr_tape_lookup(t.c, batch.c, ffi.new("int32_t[1]", 8), 1,
+      ffi.new("double[?]", unique * 8), unique)
+    local v = pool.column("given", "v", 0, 8)
+    pool.bind(v, t, lookup)
+    fails(function() return mr.ffm(v, 4) end,
+      "ffm: table given, column : made for 4 fields, in a batch of 3")
+    fails(function() return mr.ffm(v, 3) end,
+      "ffm: table given, column : dim is 8, expected a multiple of its 3 fields")
   end)
 
   it("argument is an error that says what was expected", function()
@@ -424,6 +1057,23 @@ describe("a wrong", function()
       .. "with :sum(), :mean(), :fields() or mr.fm()")
     fails(function() return w:fields() end, "fields: table given, column : the samples are plain "
       .. "sets of keys, without fields; pool them by sum or mean")
+    fails(function() return mr.cross(model(), "net", 4, 2, { kind = "row" }) end,
+      "cross \"net\": kind is \"row\", expected vector or matrix")
+    fails(function() return mr.cross(model(), "net", 4, 2, { kind = "vector", rank = 2 }) end,
+      "cross \"net\": only a matrix has a rank")
+    fails(function() return mr.cross(model(), "net", 4, 0) end,
+      "cross \"net\": the number of layers is 0, expected a whole number from 1")
+    fails(function() return mr.cin(model(), "net", 4, {}) end,
+      "cin \"net\": expected sizes, as { 64, 64 }")
+    fails(function() return mr.cin(model(), "net", 4, { 2 }, { rank = 2 }) end,
+      "cin \"net\" has no option \"rank\"")
+    fails(function() return mr.ffm(w, 3) end, "ffm: table given, column : the samples are plain "
+      .. "sets of keys, without fields; pool them by sum or mean")
+    fails(function() return mr.ffm(w) end, "ffm: fields is a nil, expected a number")
+    fails(function() return mr.ffm(zeros(3, 4), 3) end,
+      "ffm: expected a column of a table, got a table")
+    fails(function() return mr.bi_interaction(zeros(3, 4)) end,
+      "bi_interaction: expected a column of a table, got a table")
     t:begin(true, 2)
     fails(function() return w:sum() end,
       "table \"features\": column \"w\" was looked up in a step that is over; look it up again")

@@ -20,9 +20,9 @@ describe("a run that is killed and resumed", function()
       PROGRAM, dir))
   end)
 
-  local function train(store, threads, commit_every, kill_at, environment)
-    return run(("%s %s tests/support/killed.lua %s %s %d %d %d"):format(environment or "", PROGRAM,
-      data, store, threads, commit_every, kill_at))
+  local function train(store, threads, commit_every, kill_at, environment, schedule)
+    return run(("%s %s tests/support/killed.lua %s %s %d %d %d %s"):format(environment or "", PROGRAM,
+      data, store, threads, commit_every, kill_at, schedule or ""))
   end
 
   local function fresh()
@@ -41,6 +41,16 @@ describe("a run that is killed and resumed", function()
     local store = fresh()
     for _, kill_at in ipairs { 40, 133, 205, 371 } do train(store, 2, 33, kill_at) end
     assert.equal(whole, train(store, 2, 33, 0))
+  end)
+
+  it("ends the same after three kills under a schedule of the learning rate", function()
+    local schedule = '"warmup(50, cosine(300, 0.1))"'
+    local one = train(fresh(), 2, 1000, 0, nil, schedule)
+    assert.matches("^%x+%s", one)
+    assert.not_equal(whole, one)
+    local store = fresh()
+    for _, kill_at in ipairs { 41, 160, 333 } do train(store, 2, 33, kill_at, nil, schedule) end
+    assert.equal(one, train(store, 2, 33, 0, nil, schedule))
   end)
 
   it("ends the same on one thread and with another commit cadence", function()

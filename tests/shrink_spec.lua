@@ -64,7 +64,7 @@ describe("shrinking", function()
     local after = digest(store)
     for i = 1, 12 do
       store = fresh "killed"
-      run(("timeout --foreground -s KILL %.3f %s shrink --store %s --max-rows 50"):format(0.01 + i * 0.006, PROGRAM, store))
+      run(shell.killed_after(0.01 + i * 0.006) .. ("%s shrink --store %s --max-rows 50"):format(PROGRAM, store))
       local now = digest(store)
       assert.is_true(now == before or now == after, "run " .. i)
       run(("%s shrink --store %s --max-rows 50"):format(PROGRAM, store))
@@ -167,10 +167,11 @@ describe("a copy", function()
       PROGRAM tests/support/leader.lua DIR/busy DIR/train.bin DIR/test.bin 5 >DIR/leader & leader=$!
       until [ -s DIR/leader ]; do sleep 0.05; done
       for i in 1 2 3 4 5 6; do timeout 60 PROGRAM checkpoint --store DIR/busy --out DIR/copy$i || exit 1; sleep 0.2; done
-      timeout --foreground -s KILL 0.03 PROGRAM checkpoint --store DIR/busy --out DIR/killed
+      KILLED PROGRAM checkpoint --store DIR/busy --out DIR/killed
       wait $leader
     ]]
-    local status, _, errors = run((script:gsub("%u+", { PROGRAM = PROGRAM, DIR = dir, KILL = "KILL" })))
+    local status, _, errors = run((script:gsub("%u+", { PROGRAM = PROGRAM, DIR = dir,
+      KILLED = shell.killed_after(0.03) })))
     assert.equal(0, status, errors)
     local known = shell.read(dir .. "/leader")
     for i = 1, 6 do

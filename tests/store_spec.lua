@@ -153,8 +153,8 @@ describe("a store", function()
     local expected, t = {}, rows.table() -- digest by step
     local last = 0
     for kill = 1, 12 do
-      local _, said = shell.run(("timeout --foreground -s KILL %.3f %s tests/support/committer.lua %s"):format(
-        0.05 + math.random() * 0.4, PROGRAM, path))
+      local _, said = shell.run(shell.killed_after(0.05 + math.random() * 0.4)
+        .. ("%s tests/support/committer.lua %s"):format(PROGRAM, path))
       local acknowledged = last
       for step in said:gmatch("(%d+)\n") do acknowledged = tonumber(step) end
       if run("ls " .. path):match("COMMIT") then

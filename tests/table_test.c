@@ -37,7 +37,7 @@ static void train(mr_table *t, const uint64_t *keys, int n, uint64_t step, int c
     mr_tape_begin(tape, 1, (double)step);
     int lookup = mr_table_pull(t, tape, &k->b), loss = -1;
     for (int c = 0; c < columns && lookup >= 0; c++) {
-        int rows = mr_tape_affine(tape, mr_tape_pool_sum(tape, lookup, c), 1, 0.5);
+        int rows = mr_tape_affine(tape, mr_tape_pool(tape, lookup, c, MR_POOL_SUM, 0), 1, 0.5);
         int sum = mr_tape_sum(tape, mr_tape_mul(tape, rows, rows));
         loss = loss < 0 ? sum : mr_tape_add(tape, loss, sum);
     }
@@ -52,7 +52,7 @@ static void seen(mr_table *t, uint64_t key, int c, int dim, float *out)
     keys_batch *k = batch_of(&key, 1);
     mr_tape_begin(tape, 0, 1);
     int lookup = mr_table_pull(t, tape, &k->b);
-    int rows = lookup < 0 ? -1 : mr_tape_pool_sum(tape, lookup, c);
+    int rows = lookup < 0 ? -1 : mr_tape_pool(tape, lookup, c, MR_POOL_SUM, 0);
     must(rows >= 0, "evaluation");
     memcpy(out, mr_tape_floats(tape, rows), 4 * (size_t)dim);
     mr_tape_reset(tape);
@@ -186,7 +186,7 @@ static void expiry_within_test(void)
     mr_tape_begin(tape, 1, 4);
     int lookup = mr_table_pull(t, tape, &k->b);
     must(!commit_at(s, t, 3, 30), "commit");
-    int rows = mr_tape_affine(tape, mr_tape_pool_sum(tape, lookup, 0), 1, 0.5);
+    int rows = mr_tape_affine(tape, mr_tape_pool(tape, lookup, 0, MR_POOL_SUM, 0), 1, 0.5);
     must(mr_tape_backward(tape, mr_tape_sum(tape, mr_tape_mul(tape, rows, rows))) == -2,
          "gradient");
     must(mr_table_push(t, 4) >= 0, "push");

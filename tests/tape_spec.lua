@@ -95,7 +95,7 @@ describe("a tape", function()
   end)
 end)
 
--- A model of some thirty operations, over a batch made by hand.
+-- A model of some hundred operations, over a batch made by hand.
 local function steps()
   local t = tape.new { seed = 1 }
   local made = {}
@@ -106,6 +106,9 @@ local function steps()
   end }
   local batch, unique = batches.large()
   local deep = mr.mlp(m, "deep", 5 * 4, { 16, 8, 1 }, { dropout = 0.1, batch_norm = true })
+  local attend = mr.multi_head_attention(m, "attend", 4)
+  local watch = mr.attention_pool(m, "watch", 4, { weights = "softmax" })
+  local experts = mr.mmoe(m, "experts", 4, { tasks = 2, hidden = { 4, 1 }, activation = "prelu" })
   local bias = m:param("bias", { 1 })
   local dims, rows = ffi.new("int32_t[2]", 1, 4), ffi.new("double[?]", unique * 5)
   for i = 0, unique * 5 - 1 do rows[i] = math.sin(i) * 0.1 end
@@ -117,7 +120,9 @@ local function steps()
     pool.bind(w, t, lookup)
     pool.bind(v, t, lookup)
     local fields = v:fields()
-    local score = bias + w:sum() + mr.fm(v) + deep(fields)
+    local keys, mask = v:sequence(1, 3)
+    local tasks = experts(watch(v:fields("max"):slice(2, 2, 2):flatten(), keys, mask))
+    local score = bias + w:sum() + mr.fm(v) + deep(attend(fields)) + tasks:slice(2, 1, 1):flatten()
     score = score * 0.5 + mr.concat(w:mean(), v:mean()):sigmoid():mean() - bias / 2
     local loss = mr.bce(score, batch.label)
     loss:backward()

@@ -15,6 +15,9 @@ export.formats = { "tsv", "npy", "bin" }
 
 -- ---- tables that only understand records ----------------------------------------------------
 
+-- Vectors of state without a momentum, of the rules that may have one.
+local PLAIN = { [C.MR_SGD] = 0, [C.MR_RMSPROP] = 1, [C.MR_CENTERED_RMSPROP] = 2 }
+
 -- A table of the columns that a store's description tells of, which reads all of its layouts.
 local function decoder(t)
   local columns = t.layouts[#t.layouts]
@@ -23,7 +26,7 @@ local function decoder(t)
     local to = list[i - 1]
     to.name, to.dim = c.name, c.dim
     to.optim.kind, to.optim.lr = c.kind, 1
-    to.optim.momentum = c.kind == C.MR_SGD and c.state > 0 and 0.5 or 0
+    to.optim.momentum = PLAIN[c.kind] and c.state > PLAIN[c.kind] * c.dim and 0.5 or 0
   end
   local c = ffi.gc(err.check(C.mr_table_new(t.name, t.id, 0, list, #columns)), C.mr_table_free)
   for i, column in ipairs(columns) do

@@ -1,6 +1,9 @@
 --- The library, as users see it: `local mr = require "moonrock"`.
 local export = require "moonrock.export"
+local attention = require "moonrock.attention"
+local gates = require "moonrock.gates"
 local losses = require "moonrock.losses"
+local interactions = require "moonrock.interactions"
 local layers = require "moonrock.layers"
 local metrics = require "moonrock.metrics"
 local Model = require "moonrock.model"
@@ -23,6 +26,7 @@ local mr = {
   import = export.import,
   verify = require "moonrock.verify",
   optim = require "moonrock.optim",
+  schedule = require "moonrock.schedule",
   init = require "moonrock.initializer",
   fit = trainer.fit,
   evaluate = trainer.evaluate,
@@ -35,12 +39,17 @@ local mr = {
   metrics = metrics.new,
   watch = metrics.watch,
   fm = pool.fm,
+  bi_interaction = pool.bi_interaction,
+  ffm = pool.ffm,
   data = reader.data,
   gradcheck = require "moonrock.gradcheck",
   operation = tape.operation,
 }
 
 for name, layer in pairs(layers) do mr[name] = layer end
+for name, part in pairs(interactions) do mr[name] = part end
+for name, layer in pairs(attention) do mr[name] = layer end
+for name, layer in pairs(gates) do mr[name] = layer end
 for name, loss in pairs(losses) do mr[name] = loss end
 for name, part in pairs(schema) do
   if mr[name] == nil then mr[name] = part end

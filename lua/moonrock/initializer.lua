@@ -16,9 +16,12 @@ local function new(kind, a, b)
   return setmetatable({ kind = kind, a = a, b = b }, Init)
 end
 
+--- Every weight is the value.
+---@param value number
 function initializer.constant(value) return new(C.MR_CONSTANT, value, 0) end
 function initializer.zeros() return initializer.constant(0) end
 function initializer.ones() return initializer.constant(1) end
+
 ---@param low number
 ---@param high number
 function initializer.uniform(low, high) return new(C.MR_UNIFORM, low, high) end
@@ -29,43 +32,80 @@ function initializer.normal(mean, deviation)
   return new(C.MR_NORMAL, mean, deviation)
 end
 
---- The same, within two deviations of the mean.
+--- The same, within two deviations of the mean; what comes out deviates by 0.8796 of it.
 function initializer.truncated_normal(mean, deviation)
   if not deviation then mean, deviation = 0, mean end
   return new(C.MR_TRUNCATED_NORMAL, mean, deviation)
 end
 
+-- One of `make(inputs, outputs)`: now, or without numbers once a param's shape is known.
+local function of_fan(name, make, inputs, outputs)
+  if inputs == nil then return setmetatable({ name = name, make = make }, Init) end
+  if not (type(inputs) == "number" and inputs > 0 and type(outputs) == "number" and outputs > 0) then
+    err.raise("initializer %s: expected numbers of inputs and outputs, got %s and %s", name,
+      tostring(inputs), tostring(outputs))
+  end
+  return make(inputs, outputs)
+end
+
+local function centered(bound) return initializer.uniform(-bound, bound) end
+
 --- Normal of variance 2 / (inputs + outputs). Glorot and Bengio, 2010.
+---@param inputs? number without both: those of a param's shape [..., inputs, outputs]
+---@param outputs? number
 function initializer.xavier_normal(inputs, outputs)
-  return initializer.normal(math.sqrt(2 / (inputs + outputs)))
+  return of_fan("xavier_normal", function(i, o) return initializer.normal(math.sqrt(2 / (i + o))) end, inputs,
+    outputs)
 end
 
 --- Uniform of the same variance.
+---@param inputs? number
+---@param outputs? number
 function initializer.xavier_uniform(inputs, outputs)
-  local bound = math.sqrt(6 / (inputs + outputs))
-  return initializer.uniform(-bound, bound)
+  return of_fan("xavier_uniform", function(i, o) return centered(math.sqrt(6 / (i + o))) end, inputs, outputs)
 end
 
---- Normal of variance 2 / inputs. He et al., 2015.
-function initializer.he(inputs) return initializer.normal(math.sqrt(2 / inputs)) end
+--- Normal of variance 2 / inputs, for relu. He et al., 2015.
+---@param inputs? number without it: that of a param's shape [..., inputs, outputs]
+function initializer.he_normal(inputs)
+  return of_fan("he_normal", function(i) return initializer.normal(math.sqrt(2 / i)) end, inputs, 1)
+end
 
---- Fills in a C description. `init` is one of the above, or plain data, as in a recipe or a store:
---- "zeros", "ones" or { "normal", 0.01 }.
+--- Uniform of the same variance.
+---@param inputs? number
+function initializer.he_uniform(inputs)
+  return of_fan("he_uniform", function(i) return centered(math.sqrt(6 / i)) end, inputs, 1)
+end
+
+local BY_NAME = {}
+for name, make in pairs(initializer) do BY_NAME[name] = make end
+local PLAIN = { zeros = true, ones = true, xavier_normal = true, xavier_uniform = true, he_normal = true,
+  he_uniform = true }
+
+--- Fills in a C description. `init` is one of the above, the name of one that needs no numbers, or plain
+--- data as in a recipe or a store: { "normal", 0.01 }.
 ---@param init table|string|nil nil: zeros
 ---@param to ffi.cdata* an mr_init
-function initializer.write(init, to)
-  if init == nil then init = "zeros" end
-  if init == "zeros" or init == "ones" then
-    init = initializer[init]()
+---@param shape? integer[] of a param
+function initializer.write(init, to, shape)
+  init = init == nil and "zeros" or init
+  if type(init) == "string" and PLAIN[init] then
+    init = BY_NAME[init]()
   elseif type(init) == "table" and type(init[1]) == "string" then
-    local make = init[1] ~= "write" and initializer[init[1]]
-    if not make then err.raise("initializer %q is unknown", init[1]) end
+    local make = BY_NAME[init[1]] or err.raise("initializer %q is unknown", init[1])
     init = make(unpack(init, 2))
   elseif type(init) == "table" and init.kind and init.a and init.b then
     setmetatable(init, Init)
   end
   if getmetatable(init) ~= Init then
     err.raise("expected an initializer such as mr.init.normal(0.01), got %s", tostring(init))
+  end
+  if init.make then
+    local rank = shape and #shape or 0
+    if rank < 2 then
+      err.raise("initializer %s: there is no shape [inputs, outputs], give the numbers", init.name)
+    end
+    init = init.make(shape[rank - 1], shape[rank])
   end
   ffi.fill(to, ffi.sizeof("mr_init"))
   to.kind, to.a, to.b = init.kind, init.a, init.b

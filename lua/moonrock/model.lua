@@ -3,10 +3,12 @@
 local ffi = require "ffi"
 local json = require "dkjson"
 local C = require "moonrock.ffi"
+local clip = require "moonrock.clip"
 local err = require "moonrock.error"
 local layout = require "moonrock.layout"
 local optim = require "moonrock.optim"
 local Param = require "moonrock.param"
+local schedule = require "moonrock.schedule"
 local shrink = require "moonrock.shrink"
 local source = require "moonrock.source"
 local Store = require "moonrock.store"
@@ -24,8 +26,8 @@ local OWN = { store = true, schema = true, seed = true, threads = true, memory =
   read_only = true, commit_every = true, commit_seconds = true, data = true, on_notice = true,
   follow = true, allow_drop = true, clock = true, cold = true, detached = true }
 
--- Options of the model's tables, which a store keeps.
-local ROW_OPTIONS = { "ttl", "admit", "max_rows" }
+-- Options of the model's tables and steps, which a store keeps.
+local ROW_OPTIONS = { "ttl", "admit", "max_rows", unpack(clip.names) }
 
 local SEED = 42
 local COMMIT_SECONDS = 30
@@ -99,7 +101,8 @@ end
 
 --- Makes the model: opens its store, or keeps it in memory without one.
 ---@param options table|nil store, schema, seed, threads, read_only, follow, commit_seconds, commit_every,
---- lr, optim, and the model's own
+--- lr, optim, schedule (of the learning rate; see moonrock.schedule), clip_norm, clip_each, clip_value (see
+--- moonrock.clip), and the model's own
 ---@return table model
 function Definition:__call(options)
   options = options or {}
@@ -138,8 +141,10 @@ function Definition:__call(options)
     end
     local rule = err.call(m.subject, optim.of, opt.optim or self.settings.optim or "adam")
     m.default_optim = opt.lr and err.call(m.subject, optim.with_lr, rule, opt.lr) or rule
+    if opt.schedule then m:set_schedule(opt.schedule) end
     m.forward = build(self, m, opt)
     m.limits = shrink.limits(m)
+    m.clip = clip.of("model " .. self.name, opt)
     m.train_tape = tape.new { seed = m.seed }
     m.train_tape.owner = m
     m.eval_tape = tape.new { seed = m.seed }
@@ -171,7 +176,7 @@ end
 --- Declares a table; see moonrock.table.
 ---@param name string
 ---@param columns table
----@param options table|nil ttl, admission, max_rows, shrink_every
+---@param options table|nil ttl, admission, max_rows, shrink_every, clip_each
 ---@return table
 function Model:table(name, columns, options)
   take_name(self, "table", name)
@@ -194,23 +199,24 @@ function Model:fields()
   return n
 end
 
-local PARAM_OPTIONS = { init = true, optim = true, trainable = true }
+local PARAM_OPTIONS = { init = true, optim = true, trainable = true, clip_each = true }
 
 --- Declares a dense weight; see moonrock.param.
 ---@param name string
 ---@param shape integer[]
----@param options table|nil init, optim, trainable
+---@param options table|nil init, optim, trainable, clip_each
 ---@return table
 function Model:param(name, shape, options)
   take_name(self, "param", name)
   options = options or {}
   for key in pairs(options) do
     if not PARAM_OPTIONS[key] then
-      err.raise("param %q has no option %q, expected init, optim or trainable", name, tostring(key))
+      err.raise("param %q has no option %q, expected init, optim, trainable or clip_each", name,
+        tostring(key))
     end
   end
   local p = Param.new(name, self.seed, shape, { init = options.init, trainable = options.trainable,
-    optim = options.optim or self.opt.dense_optim or self.default_optim })
+    optim = options.optim or self.opt.dense_optim or self.default_optim, clip_each = options.clip_each })
   self.params[#self.params + 1] = p
   return p
 end
@@ -268,6 +274,7 @@ function Model:load()
   for _, t in ipairs(self.tables) do
     C.mr_table_clear(t.c)
     self.store:load(t, self.cold)
+    t:load_rates(self.store)
   end
   for _, p in ipairs(self.params) do
     local bytes = not (self.dropped and self.dropped.params[p.name]) and self.store:get("param/" .. p.name)
@@ -281,12 +288,24 @@ function Model:load()
   if self.limits and not self.read_only then shrink.enforce(self, self.limits) end
 end
 
---- Multiplies every learning rate by a factor of the one it was made with.
+-- Every learning rate is the one it was made with times a factor.
+local function apply_lr(self, factor)
+  for i = 1, #self.tables do self.tables[i]:scale_lr(factor) end
+  for i = 1, #self.params do self.params[i]:scale_lr(factor) end
+end
+
+--- Multiplies every learning rate by a factor of the one it was made with, and by the schedule's.
 ---@param factor number
 function Model:scale_lr(factor)
   self.lr_factor = factor
-  for _, t in ipairs(self.tables) do t:scale_lr(factor) end
-  for _, p in ipairs(self.params) do p:scale_lr(factor) end
+  apply_lr(self, factor)
+end
+
+--- Lets every learning rate follow a schedule from now on, which the store keeps with the options.
+---@param value Schedule|string such as "cosine(1000)"
+function Model:set_schedule(value)
+  self.schedule = schedule.of(value)
+  self.opt.schedule = self.schedule.text
 end
 
 local function nothing(self)
@@ -403,6 +422,8 @@ function Model:step()
     return false
   end
   local step = self.step_number + 1
+  if self.schedule then apply_lr(self, self.lr_factor * self.schedule.at(self.step_number)) end
+  if not clip.apply(self) then self:give_up(ffi.string(C.mr_error())) end
   for i = 1, #self.tables do
     if C.mr_table_push(self.tables[i].c, step) < 0 then self:give_up(ffi.string(C.mr_error())) end
   end
@@ -463,13 +484,17 @@ local function prepare_commit(self)
     if self.dropped then
       for _, t in ipairs(self.dropped.tables) do
         store:drop_table(t.name, t.id)
+        for _, c in ipairs(t.layouts[#t.layouts]) do store:remove(("rates/%s/%s"):format(t.name, c.name)) end
         self.dropped_ids = self.dropped_ids or {}
         self.dropped_ids[#self.dropped_ids + 1] = t.id
       end
       for name in pairs(self.dropped.params) do store:remove("param/" .. name) end
       description = describe(self)
     end
-    for _, t in ipairs(self.tables) do store:put_table(t) end
+    for _, t in ipairs(self.tables) do
+      store:put_table(t)
+      t:save_rates(store)
+    end
     for _, p in ipairs(self.params) do
       store:put("param/" .. p.name, C.mr_param_bytes(p.c), tonumber(C.mr_param_len(p.c)))
     end

@@ -1,6 +1,6 @@
 --- Optimizers: settings for the update rules of runtime/kernel_optimizer.c, where the formulas
--- stand. Each function takes a table of settings and returns a description that tables and
--- params copy; two models never share its state.
+-- stand; lua/README.md has them in a table. Each function takes a table of settings and returns a
+-- description that tables and params copy; two models never share its state.
 local ffi = require "ffi"
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"
@@ -9,31 +9,68 @@ local optim = {}
 
 -- kind, then the defaults of every setting it takes
 local RULES = {
-  sgd = { kind = C.MR_SGD, lr = 0.01, l2 = 0, momentum = 0 },
-  adagrad = { kind = C.MR_ADAGRAD, lr = 0.05, l2 = 0, eps = 1e-10, init = 0 },
+  sgd = { kind = C.MR_SGD, lr = 0.01, l1 = 0, l2 = 0, momentum = 0, nesterov = false },
+  adagrad = { kind = C.MR_ADAGRAD, lr = 0.05, l1 = 0, l2 = 0, group = 0, eps = 1e-10, init = 0,
+    fade = 0.9, fade_every = 0 },
+  row_adagrad = { kind = C.MR_ROW_ADAGRAD, lr = 0.05, l1 = 0, l2 = 0, group = 0, eps = 1e-10, init = 0,
+    fade = 0.9, fade_every = 0 },
   adam = { kind = C.MR_ADAM, lr = 1e-3, l2 = 0, beta1 = 0.9, beta2 = 0.999, eps = 1e-8,
     bias_correction = "row" },
   adamw = { kind = C.MR_ADAMW, lr = 1e-3, l2 = 0, beta1 = 0.9, beta2 = 0.999, eps = 1e-8,
     decay = 0.01, bias_correction = "row" },
-  ftrl = { kind = C.MR_FTRL, lr = 0.1, l1 = 0, l2 = 0, beta = 1 },
+  amsgrad = { kind = C.MR_AMSGRAD, lr = 1e-3, l2 = 0, beta1 = 0.9, beta2 = 0.999, eps = 1e-8,
+    decay = 0, bias_correction = "row" },
+  lion = { kind = C.MR_LION, lr = 1e-4, beta1 = 0.9, beta2 = 0.99, decay = 0 },
+  rmsprop = { kind = C.MR_RMSPROP, lr = 0.01, l2 = 0, beta2 = 0.99, eps = 1e-8, momentum = 0 },
+  centered_rmsprop = { kind = C.MR_CENTERED_RMSPROP, lr = 0.01, l2 = 0, beta2 = 0.99, eps = 1e-8,
+    momentum = 0 },
+  ftrl = { kind = C.MR_FTRL, lr = 0.1, l1 = 0, l2 = 0, group = 0, beta = 1 },
 }
+
+-- Where l2 and decay work: "touched": on the rows of the batch; "table": on every row in each step.
+for rule, settings in pairs(RULES) do
+  if settings.l2 and rule ~= "ftrl" then settings.l2_scope, settings.idle_steps = "touched", 1000 end
+  if settings.decay then settings.decay_scope, settings.idle_steps = "touched", 1000 end
+end
+
+local WORDS = { bias_correction = { row = 0, global = 1 }, l2_scope = { touched = 0, table = 1 },
+  decay_scope = { touched = 0, table = 1 } }
+local FIELDS = { bias_correction = "global_step", l2_scope = "l2_table", decay_scope = "decay_table" }
 
 local Optim = {}
 Optim.__index = Optim
 
-local function names(of)
+local function sorted(of)
   local list = {}
   for name in pairs(of) do
     if name ~= "kind" then list[#list + 1] = name end
   end
   table.sort(list)
-  return table.concat(list, ", ")
+  return list
 end
 
+local function names(of) return table.concat(sorted(of), ", ") end
+
+optim.rules = sorted(RULES)
+
 --- An optimizer by name.
----@param rule string sgd, adagrad, adam, adamw or ftrl
----@param settings table|nil lr, l1, l2, momentum, beta, beta1, beta2, eps, init, decay, and
---- bias_correction = "row" | "global"; those that the rule has
+---
+--- `l2_scope = "table"` (tables only; not for ftrl) adds l2/2 ||W||^2 over the whole table to every batch's
+--- loss, as reference runs of the literature do, instead of over the batch's rows: every row that was
+--- ever trained gets the gradient l2 w in each step. A row pays for the steps that it idled when it is
+--- looked up next: sgd without momentum in closed form, w *= prod_i (1 - lr_i l2), all others by the last
+--- `idle_steps` (1000) of them in full, each an update that counts; what is beyond those is left out,
+--- which is an approximation. Learning rates are those of the steps. Scoring, serving and `peek` see the
+--- weights as they are by now and write nothing; exports and shrinking see rows as their last update
+--- left them. A key without a row owes nothing.
+---
+--- `decay_scope = "table"` does the same for adamw's decay: w *= prod_i (1 - lr_i decay) over the steps
+--- that a row idled, exactly (Loshchilov and Hutter, 2019, on every weight in each step).
+---@param rule string sgd, adagrad, row_adagrad, adam, adamw, amsgrad, lion, rmsprop,
+--- centered_rmsprop or ftrl
+---@param settings table|nil lr, l1, l2, group, momentum, nesterov, beta, beta1, beta2, eps, init, fade,
+--- fade_every, decay, and bias_correction = "row" | "global", l2_scope and decay_scope = "touched" |
+--- "table", idle_steps; those that the rule has
 ---@return table
 function optim.new(rule, settings)
   local defaults = RULES[rule]
@@ -50,12 +87,18 @@ function optim.new(rule, settings)
       err.raise("optimizer %s: %s is a %s, expected a %s", rule, name, type(value),
         type(defaults[name]))
     end
+    if WORDS[name] and not WORDS[name][value] then
+      err.raise("optimizer %s: %s is %q, expected one of %s", rule, name, value, names(WORDS[name]))
+    end
+    if name == "fade_every" and value % 1 ~= 0 then
+      err.raise("optimizer %s: fade_every is %g, expected a whole number", rule, value)
+    end
     o[name] = value
   end
   return o
 end
 
-for rule in pairs(RULES) do
+for _, rule in ipairs(optim.rules) do
   optim[rule] = function(settings) return optim.new(rule, settings) end
 end
 
@@ -84,8 +127,8 @@ function optim.write(o, to)
   o = optim.of(o)
   ffi.fill(to, ffi.sizeof("mr_optim"))
   for name, value in pairs(o) do
-    if name == "bias_correction" then
-      to.global_step = value == "global" and 1 or 0
+    if WORDS[name] then
+      to[FIELDS[name]] = WORDS[name][value]
     elseif name ~= "rule" then
       to[name] = value
     end

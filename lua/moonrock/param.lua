@@ -2,6 +2,7 @@
 -- gradient is kept until the model's next step.
 local ffi = require "ffi"
 local C = require "moonrock.ffi"
+local clip = require "moonrock.clip"
 local err = require "moonrock.error"
 local initializer = require "moonrock.initializer"
 local optim = require "moonrock.optim"
@@ -18,6 +19,7 @@ Param.kind = "param"
 ---@field init? table|string zeros
 ---@field optim? table
 ---@field trainable? boolean false: a buffer, saved but not optimized
+---@field clip_each? number bound of the gradient's norm; see moonrock.clip
 
 --- Makes a param; models do, by `m:param(name, shape, options)`.
 ---@param name string
@@ -39,12 +41,13 @@ function Param.new(name, seed, shape, options)
   end
   local init, rule = ffi.new "mr_init", ffi.new "mr_optim"
   local subject = ("param %q"):format(name)
-  err.call(subject, initializer.write, o.init, init)
+  err.call(subject, initializer.write, o.init, init, shape)
   err.call(subject, optim.write, o.optim or optim.adam(), rule)
   local trainable = o.trainable ~= false
   local c = err.check(C.mr_param_new(name, seed, ffi.new("int32_t[?]", #shape, shape), #shape, init,
     rule, trainable and 1 or 0))
   return setmetatable({ c = ffi.gc(c, C.mr_param_free), name = name, shape = shape,
+    clip_each = clip.check(("param %q"):format(name), "clip_each", o.clip_each),
     trainable = trainable, base_lr = rule.lr, tape = false, generation = -1, id = -1 }, Param)
 end
 

@@ -1,5 +1,5 @@
 --- Columns: what a lookup of a table returns, a named vector for each entry of a batch, and the
--- ways to pool the entries of a sample (runtime/op_pool.c, op_fm.c).
+-- ways to pool the entries of a sample (runtime/op_pool.c, op_pick.c, op_fm.c, op_ffm.c).
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"
 local tape = require "moonrock.tape"
@@ -38,25 +38,63 @@ local function tape_of(column)
   return t
 end
 
+local function pooled(self, how, by_field)
+  local t = tape_of(self)
+  return tape.handle(t, C.mr_tape_pool(t.c, self.lookup, self.index, how, by_field))
+end
+
 --- The sum over each sample's entries, x_e v_e, of value and vector: [n, dim].
 ---@return Tensor
-function Column:sum()
-  local t = tape_of(self)
-  return tape.handle(t, C.mr_tape_pool_sum(t.c, self.lookup, self.index))
-end
+function Column:sum() return pooled(self, C.MR_POOL_SUM, 0) end
 
 --- The same, divided by the number of the sample's entries; 0 for a sample without any.
 ---@return Tensor
-function Column:mean()
-  local t = tape_of(self)
-  return tape.handle(t, C.mr_tape_pool_mean(t.c, self.lookup, self.index))
+function Column:mean() return pooled(self, C.MR_POOL_MEAN, 0) end
+
+--- The sum divided by sqrt(sum x_e^2), which is the root of the number of entries if they have no
+--- values; 0 where that is 0.
+---@return Tensor
+function Column:sqrtn() return pooled(self, C.MR_POOL_SQRTN, 0) end
+
+--- The sum divided by sum x_e; 0 where that is 0.
+---@return Tensor
+function Column:weighted_mean() return pooled(self, C.MR_POOL_WEIGHTED_MEAN, 0) end
+
+--- The largest x_e v_ek over each sample's entries, for each k: [n, dim]; 0 for a sample without
+--- entries. The gradient goes to the first of the largest.
+---@return Tensor
+function Column:max() return pooled(self, C.MR_POOL_MAX, 0) end
+
+local HOW = { sum = C.MR_POOL_SUM, mean = C.MR_POOL_MEAN, sqrtn = C.MR_POOL_SQRTN,
+  weighted_mean = C.MR_POOL_WEIGHTED_MEAN, max = C.MR_POOL_MAX }
+
+--- The entries of each field, pooled by the method of that name: [n, fields, dim]. The batch must have
+--- fields.
+---@param how? "sum"|"mean"|"sqrtn"|"weighted_mean"|"max" sum
+---@return Tensor
+function Column:fields(how)
+  local code = HOW[how or "sum"]
+  if not code then
+    err.raise("fields: table %q, column %q: %q is none of sum, mean, sqrtn, weighted_mean and max",
+      self.table, self.name, tostring(how))
+  end
+  return pooled(self, code, 1)
 end
 
---- The sum over the entries of each field: [n, fields, dim]. The batch must have fields.
+--- The first `length` entries of a field, x_e v_e, in their order: [n, length, dim], 0 behind the last;
+--- and the mask of those there are: [n, length] of 1 and 0.
+---@param field integer from 1
+---@param length integer
 ---@return Tensor
-function Column:fields()
+---@return Tensor mask
+function Column:sequence(field, length)
   local t = tape_of(self)
-  return tape.handle(t, C.mr_tape_pool_fields(t.c, self.lookup, self.index))
+  if type(field) ~= "number" or type(length) ~= "number" then
+    err.raise("sequence: table %q, column %q: expected the number of a field and a length, got %s and %s",
+      self.table, self.name, tostring(field), tostring(length))
+  end
+  return tape.handle(t, C.mr_tape_sequence(t.c, self.lookup, self.index, field - 1, length)),
+    tape.handle(t, C.mr_tape_sequence_mask(t.c, self.lookup, self.index, field - 1, length))
 end
 
 function Column:lift(_, operation)
@@ -71,16 +109,44 @@ end
 Column.__add, Column.__sub, Column.__mul, Column.__div, Column.__unm = refuse, refuse, refuse,
   refuse, refuse
 
+local function known(operation, column)
+  if getmetatable(column) ~= Column then
+    err.raise("%s: expected a column of a table, got a %s", operation, type(column))
+  end
+  return column
+end
+
 --- The interactions of a factorization machine, 1/2 sum_k ((sum_e x_e v_ek)^2 - sum_e
 --- (x_e v_ek)^2): [n, 1]. Rendle, "Factorization Machines", ICDM 2010, lemma 3.1.
 ---@param column Column
 ---@return Tensor
 function pool.fm(column)
-  if getmetatable(column) ~= Column then
-    err.raise("fm: expected a column of a table, got a %s", type(column))
-  end
-  local t = tape_of(column)
+  local t = tape_of(known("fm", column))
   return tape.handle(t, C.mr_tape_pool_fm(t.c, column.lookup, column.index))
+end
+
+--- The same as a vector, without the sum over k: [n, dim]. He and Chua, "Neural Factorization Machines
+--- for Sparse Predictive Analytics", SIGIR 2017, equation (4).
+---@param column Column
+---@return Tensor
+function pool.bi_interaction(column)
+  local t = tape_of(known("bi_interaction", column))
+  return tape.handle(t, C.mr_tape_pool_bi(t.c, column.lookup, column.index))
+end
+
+--- The interactions of a field-aware FM, the sum over a sample's pairs of entries i, j of
+--- <v_i at f_j, v_j at f_i> x_i x_j: [n, 1]. The column, of `fields` times as many floats as a vector has,
+--- holds a key's vectors for each field one behind another; a field may have any number of entries.
+--- Juan et al., "Field-aware Factorization Machines for CTR Prediction", RecSys 2016, equation (4).
+---@param column Column
+---@param fields integer that the column was made for: m:fields()
+---@return Tensor
+function pool.ffm(column, fields)
+  local t = tape_of(known("ffm", column))
+  if type(fields) ~= "number" then
+    err.raise("ffm: fields is a %s, expected a number", type(fields))
+  end
+  return tape.handle(t, C.mr_tape_pool_ffm(t.c, column.lookup, column.index, fields))
 end
 
 return pool

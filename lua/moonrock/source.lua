@@ -73,7 +73,7 @@ function source.modules()
   return found
 end
 
-local SHIPPED = { "lr", "fm", "wide_deep" }
+local SHIPPED = { "lr", "fm", "ffm", "fwfm", "nfm", "wide_deep", "deepfm", "dcn", "dcnv2", "xdeepfm" }
 source.shipped = SHIPPED
 
 --- The model definition of a name that ships with the program, or of a Lua file.

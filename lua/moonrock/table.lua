@@ -2,6 +2,7 @@
 -- pulls the batch's rows and returns their columns: `local r = row(x)`, then `r.w:sum()`.
 local ffi = require "ffi"
 local C = require "moonrock.ffi"
+local clip = require "moonrock.clip"
 local err = require "moonrock.error"
 local initializer = require "moonrock.initializer"
 local optim = require "moonrock.optim"
@@ -41,7 +42,7 @@ end
 local COLUMN_OPTIONS = { dim = true, init = true, optim = true, admit = true }
 
 local OPTIONS = { ttl = true, admission = true, max_rows = true, shrink_every = true, shrink_by = true,
-  half_life = true }
+  half_life = true, clip_each = true }
 local ADMISSION = { count = true, chance = true, keys = true, error = true, initial = true }
 
 local UNIT = { s = 1, m = 60, h = 3600, d = 86400, w = 7 * 86400 }
@@ -93,6 +94,7 @@ local function apply(self, o, admits)
     or err.raise('table %q: ttl is %s, expected a time such as "30d"', name, tostring(o.ttl)))
   if seconds then err.check(C.mr_table_expiry(c, seconds)) end
   if o.max_rows then self.max_rows = check_number(name, "max_rows", o.max_rows, 1, 2 ^ 53) end
+  self.clip_each = clip.check(("table %q"):format(name), "clip_each", o.clip_each)
   self.shrink_every, self.shrink_by, self.half_life = o.shrink_every, o.shrink_by, o.half_life
   if not admits then return end
   local a, given = ffi.new "mr_admission", o.admission or {}
@@ -113,7 +115,7 @@ end
 --- admission = { count = 3 } or { chance = 0.1 }, keys = how many there may be (1e6), error = of the
 --- filter (0.01), initial = true: columns are what they will begin with until then, instead of 0;
 --- max_rows: so many stay, the best by shrink_by ("step", "count", "norm" or "score", which takes
---- half_life in steps), checked every shrink_every steps (10000)
+--- half_life in steps), checked every shrink_every steps (10000); clip_each: see moonrock.clip
 ---@param defaults table|nil ttl, admit, max_rows of the model's user
 ---@return table
 function Table.new(name, id, seed, columns, default_optim, options, defaults)
@@ -184,6 +186,34 @@ end
 function Table:scale_lr(factor)
   for i = 1, #self.names do
     C.mr_table_optim(self.c, i - 1).lr = self.base_lr[i] * factor
+  end
+end
+
+-- Learning rates by step are kept for columns whose l2 or decay is of the whole table.
+local function rates_name(self, i) return ("rates/%s/%s"):format(self.name, self.names[i]) end
+local len = ffi.new "size_t[1]"
+
+--- Puts them into the commit that a store has begun.
+---@param store table
+function Table:save_rates(store)
+  for i = 1, #self.names do
+    local bytes = C.mr_table_rates(self.c, i - 1, len)
+    if len[0] > 0 then
+      store:put(rates_name(self, i), bytes, tonumber(len[0]))
+    elseif self.had_rates and self.had_rates[i] then
+      store:remove(rates_name(self, i))
+    end
+  end
+end
+
+--- Reads those of the last commit.
+---@param store table
+function Table:load_rates(store)
+  self.had_rates = {}
+  for i = 1, #self.names do
+    local bytes = store:get(rates_name(self, i))
+    self.had_rates[i] = bytes ~= nil
+    if bytes then err.check(C.mr_table_rates_load(self.c, i - 1, bytes, #bytes)) end
   end
 end
 

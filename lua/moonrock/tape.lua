@@ -185,18 +185,55 @@ function Tensor.__unm(a)
   return handle(t, C.mr_tape_affine(t.c, node(t, a, "neg"), -1, 0))
 end
 
---- Sum of all elements: [1].
----@return Tensor
-function Tensor:sum()
-  local t = tape_of(self)
-  return handle(t, C.mr_tape_sum(t.c, node(t, self, "sum")))
+-- An axis as C counts them; 0 has none.
+local function place_of(operation, axis)
+  if type(axis) ~= "number" or axis % 1 ~= 0 then
+    err.raise("%s: expected an axis, from 1, got %s", operation, tostring(axis))
+  end
+  return axis - 1
 end
 
---- Mean of all elements: [1].
+--- Sum of all elements: [1]; or along an axis, which is then gone, or (keep) of 1: of [n, f, k],
+--- a:sum(2) is [n, k].
+---@param axis? integer from 1
+---@param keep? boolean
 ---@return Tensor
-function Tensor:mean()
+function Tensor:sum(axis, keep)
   local t = tape_of(self)
-  return handle(t, C.mr_tape_mean(t.c, node(t, self, "mean")))
+  local id = node(t, self, "sum")
+  if axis == nil then return handle(t, C.mr_tape_sum(t.c, id)) end
+  return handle(t, C.mr_tape_sum_axis(t.c, id, place_of("sum", axis), keep and 1 or 0))
+end
+
+--- Mean of all elements: [1]; or along an axis, as sum.
+---@param axis? integer from 1
+---@param keep? boolean
+---@return Tensor
+function Tensor:mean(axis, keep)
+  local t = tape_of(self)
+  local id = node(t, self, "mean")
+  if axis == nil then return handle(t, C.mr_tape_mean(t.c, id)) end
+  return handle(t, C.mr_tape_mean_axis(t.c, id, place_of("mean", axis), keep and 1 or 0))
+end
+
+--- The largest along an axis, as sum; the gradient goes to the first of them.
+---@param axis integer from 1
+---@param keep? boolean
+---@return Tensor
+function Tensor:max(axis, keep)
+  local t = tape_of(self)
+  local id = node(t, self, "max")
+  return handle(t, C.mr_tape_max_axis(t.c, id, place_of("max", axis), keep and 1 or 0))
+end
+
+--- exp(a_i) / sum_j exp(a_j) over the last axis. With a mask, which is repeated to the shape of a:
+--- over the places where it is not 0; the others are 0, and so is a row that it leaves nothing of.
+---@param mask? Tensor gets no gradient
+---@return Tensor
+function Tensor:softmax(mask)
+  local t = tape_of(self)
+  local id = node(t, self, "softmax")
+  return handle(t, C.mr_tape_softmax(t.c, id, mask and node(t, mask, "softmax") or -1))
 end
 
 --- max(a, 0).
@@ -219,12 +256,93 @@ function Tensor:tanh()
   return handle(t, C.mr_tape_tanh(t.c, node(t, self, "tanh")))
 end
 
---- The matrix product with [in, out], on OpenBLAS: [n, out].
----@param weights Tensor|Param
+--- a where a > 0, else slope a. Maas et al., 2013.
+---@param slope? number 0.01
 ---@return Tensor
-function Tensor:matmul(weights)
-  local t = tape_of(self, weights)
-  return handle(t, C.mr_tape_linear(t.c, node(t, self, "matmul"), node(t, weights, "matmul"), -1, 0))
+function Tensor:leaky_relu(slope)
+  local t = tape_of(self)
+  return handle(t, C.mr_tape_leaky_relu(t.c, node(t, self, "leaky_relu"), slope or 0.01))
+end
+
+--- a/2 (1 + erf(a / sqrt(2))): the exact form, not the one by tanh. Hendrycks and Gimpel, 2016.
+---@return Tensor
+function Tensor:gelu()
+  local t = tape_of(self)
+  return handle(t, C.mr_tape_gelu(t.c, node(t, self, "gelu")))
+end
+
+--- a / (1 + exp(-a)), also known as swish. Hendrycks and Gimpel, 2016; Ramachandran et al., 2017.
+---@return Tensor
+function Tensor:silu()
+  local t = tape_of(self)
+  return handle(t, C.mr_tape_silu(t.c, node(t, self, "silu")))
+end
+
+---@return Tensor
+function Tensor:exp()
+  local t = tape_of(self)
+  return handle(t, C.mr_tape_exp(t.c, node(t, self, "exp")))
+end
+
+--- The natural logarithm; NaN below 0.
+---@return Tensor
+function Tensor:log()
+  local t = tape_of(self)
+  return handle(t, C.mr_tape_log(t.c, node(t, self, "log")))
+end
+
+--- The square root; its gradient at 0 is infinite.
+---@return Tensor
+function Tensor:sqrt()
+  local t = tape_of(self)
+  return handle(t, C.mr_tape_sqrt(t.c, node(t, self, "sqrt")))
+end
+
+--- |a|; its gradient at 0 is 0.
+---@return Tensor
+function Tensor:abs()
+  local t = tape_of(self)
+  return handle(t, C.mr_tape_abs(t.c, node(t, self, "abs")))
+end
+
+--- a^2.
+---@return Tensor
+function Tensor:square()
+  local t = tape_of(self)
+  return handle(t, C.mr_tape_square(t.c, node(t, self, "square")))
+end
+
+--- The matrix product along the last axis: [..., in] by [in, out] is [..., out]; two tensors of one
+--- rank above 2 are multiplied matrix by matrix: [..., a, b] by [..., b, c] is [..., a, c], with
+--- equal leading dimensions.
+---@param right Tensor|Param
+---@param transposed? boolean right is [out, in], or [..., c, b]
+---@return Tensor
+function Tensor:matmul(right, transposed)
+  local t = tape_of(self, right)
+  return handle(t, C.mr_tape_matmul(t.c, node(t, self, "matmul"), node(t, right, "matmul"),
+    transposed and 1 or 0))
+end
+
+--- Places first to last, both included, of an axis; all count from 1.
+---@param axis integer
+---@param first integer
+---@param last integer
+---@return Tensor
+function Tensor:slice(axis, first, last)
+  local t = tape_of(self)
+  return handle(t, C.mr_tape_slice(t.c, node(t, self, "slice"), place_of("slice", axis), first - 1,
+    last - 1))
+end
+
+--- Two axes change places: of [n, f, k], a:transpose(2, 3) is [n, k, f].
+---@param a integer from 1
+---@param b integer
+---@return Tensor
+function Tensor:transpose(a, b)
+  local t = tape_of(self)
+  return handle(t, C.mr_tape_transpose(t.c, node(t, self, "transpose"), place_of("transpose", a),
+    place_of("transpose", b)))
 end
 
 --- The same elements in another shape of up to four dimensions, one of which may be -1.
@@ -412,17 +530,38 @@ end
 
 -- ---- several tensors ------------------------------------------------------------------------------
 
---- Joins tensors along the last axis: `concat(a, b, ...)`, up to eight, or `concat { a, b, ... }`.
+-- Hands the tensors of a list to the next operation, once all of them are known to be some.
+local function arguments(list, operation)
+  local t = tape_of(list[1])
+  for i = 1, #list do node(t, list[i], operation) end
+  for i = 1, #list do C.mr_tape_argument(t.c, node(t, list[i], operation)) end
+  return t
+end
+
+--- Stacks tensors of one shape along a new axis: two of [n, k] by `stack({ a, b }, 2)` are [n, 2, k].
+---@param list Tensor[]
+---@param axis? integer from 1; the first
+---@return Tensor
+function tape.stack(list, axis)
+  if type(list) ~= "table" or getmetatable(list) or not list[1] then
+    err.raise("stack: expected a list of tensors, got a %s", describe(list))
+  end
+  local at = place_of("stack", axis or 1)
+  local t = arguments(list, "stack")
+  return handle(t, C.mr_tape_stack(t.c, at))
+end
+
+--- Joins tensors along the last axis: `concat(a, b, ...)`, up to eight, or `concat { a, b, ... }`;
+--- along another one: `concat({ a, b, ... }, axis)`.
 ---@param a Tensor|Tensor[]
 ---@param ... Tensor
 ---@return Tensor
 function tape.concat(a, b, c, d, e, f, g, h, ninth)
   if ninth then err.raise("concat: more than eight tensors are given as a table") end
   if type(a) == "table" and getmetatable(a) == nil and a[1] then
-    local t = tape_of(a[1])
-    for i = 1, #a do node(t, a[i], "concat") end
-    for i = 1, #a do C.mr_tape_argument(t.c, node(t, a[i], "concat")) end
-    return handle(t, C.mr_tape_concat(t.c))
+    local axis = b and place_of("concat", b) or -1
+    local t = arguments(a, "concat")
+    return handle(t, C.mr_tape_concat(t.c, axis))
   end
   local t = tape_of(a, b)
   local na, nb = node(t, a, "concat"), b and node(t, b, "concat") or -1
@@ -437,7 +576,7 @@ function tape.concat(a, b, c, d, e, f, g, h, ninth)
   if f then C.mr_tape_argument(t.c, nf) end
   if g then C.mr_tape_argument(t.c, ng) end
   if h then C.mr_tape_argument(t.c, nh) end
-  return handle(t, C.mr_tape_concat(t.c))
+  return handle(t, C.mr_tape_concat(t.c, -1))
 end
 
 -- ---- operations written in Lua --------------------------------------------------------------------

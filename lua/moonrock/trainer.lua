@@ -1,6 +1,7 @@
 --- Training loops: `fit` (epochs, validation, early stopping, commits), `evaluate`, `predict`.
 local ffi = require "ffi"
 local C = require "moonrock.ffi"
+local clip = require "moonrock.clip"
 local err = require "moonrock.error"
 local losses = require "moonrock.losses"
 local metrics = require "moonrock.metrics"
@@ -69,7 +70,8 @@ local OPTIONS = { train = "any", valid = "any", test = "any", epochs = "count", 
   validate_every = "count", accumulate = "count", class_weight = "any", negative_rate = "number",
   correction = { "shift", "weight", "q" }, on_nan = { "stop", "skip" }, on_event = "function",
   on_batch = "function", on_step = "function", on_epoch = "function", on_validate = "function",
-  bad_lines = { "error", "skip" }, split = "any", memory = "boolean" }
+  bad_lines = { "error", "skip" }, split = "any", memory = "boolean", schedule = "any",
+  clip_norm = "number", clip_each = "number", clip_value = "number" }
 
 local CORRECTION = { shift = "sampled", weight = "weighted", q = "sampled" }
 
@@ -204,7 +206,8 @@ end
 --- window, bad_lines, memory, split (fraction of train that is valid; or { fold =, folds = });
 --- validate_every (steps; besides the end of each epoch), monitor = "auc" | "logloss" | "accuracy" |
 --- "rmse", patience (validations without a better `monitor`, then the best state is restored), reduce
---- (factor of the learning rate after each such validation);
+--- (factor of the learning rate after each such validation), schedule (of the learning rate by steps;
+--- both multiply); clip_norm, clip_each and clip_value in the place of the model's (see moonrock.clip);
 --- accumulate, class_weight = { negative, positive } | "balanced" (n / (2 n_c)), negative_rate,
 --- correction, on_nan = "stop" | "skip" (a batch whose loss or gradient is not finite is dropped and
 --- counted); on_step(step, loss), on_epoch(event), on_validate(event), each of which ends the
@@ -213,6 +216,8 @@ end
 --- { epoch =, step =, valid = } is the best validation
 function trainer.fit(model, options)
   local o = options_of(model, options)
+  model.clip = clip.of("mr.fit", o) or model.clip
+  if o.schedule then model:set_schedule(o.schedule) end
   local emit = o.on_event or function() end
   local began = C.mr_clock()
   local run = model.fit

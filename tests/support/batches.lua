@@ -59,6 +59,14 @@ function batches.valued()
     { { 1, 2, 0 }, { 11, 0.25, 1 }, { 2, 3, 2 } } }, { fields = 3, values = true, field = true })
 end
 
+--- Values, and fields with up to three entries, a key twice in one of them.
+function batches.crowded()
+  return build({ { { 1, 0.5, 1 }, { 2, -2, 0 }, { 3, 1.5, 1 }, { 4, 0.75, 3 }, { 5, -1, 1 } }, {},
+    { { 2, 1, 0 }, { 2, 0.5, 0 }, { 5, 0, 1 }, { 6, 3, 3 } }, { { 4, 2, 3 } },
+    { { 1, 1, 1 }, { 3, 1, 0 }, { 6, -0.25, 3 }, { 4, 1, 3 } } },
+    { fields = 4, values = true, field = true })
+end
+
 --- 700 samples of 5 fields, with keys that are frequent and rare.
 function batches.large()
   local samples, state = {}, 12345

@@ -32,7 +32,7 @@ function faults.run(o, ...)
   for i = 1, select("#", ...) do words[#words + 1] = (select(i, ...)) end
   for i, word in ipairs(words) do words[i] = shell.quote(word) end
   local command = table.concat(words, " ")
-  if o.seconds then command = ("timeout --foreground -s KILL %.4f %s"):format(o.seconds, command) end
+  if o.seconds then command = shell.killed_after(o.seconds) .. command end
   local status, output, errors = shell.run(command)
   local read = read_counts(counts)
   os.remove(counts)

@@ -52,6 +52,12 @@ function shell.run(command)
   return status, output, errors
 end
 
+--- What stands before a command that is to be killed after so many seconds; it is gone then, and a
+--- command that ended by itself keeps its status.
+function shell.killed_after(seconds)
+  return ("timeout --foreground --preserve-status -s KILL %.4f "):format(seconds)
+end
+
 --- Runs the program with words that are quoted as they stand.
 function shell.moonrock(...)
   local words = { shell.quote(shell.program) }

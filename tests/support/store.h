@@ -47,7 +47,7 @@ static inline void push(mr_table *t, const uint64_t *keys, int n, uint64_t step)
     mr_batch batch = {.n = n, .entries = n, .fields = 1, .keys = keys, .offsets = offsets};
     mr_tape_begin(tape, 1, (double)step);
     int lookup = mr_table_pull(t, tape, &batch);
-    int rows = lookup < 0 ? -1 : mr_tape_pool_sum(tape, lookup, 0);
+    int rows = lookup < 0 ? -1 : mr_tape_pool(tape, lookup, 0, MR_POOL_SUM, 0);
     int squares = rows < 0 ? -1 : mr_tape_mul(tape, rows, rows);
     int sum = squares < 0 ? -1 : mr_tape_sum(tape, squares);
     must(sum >= 0 && mr_tape_backward(tape, sum) == -2, "gradient");

@@ -113,6 +113,12 @@ local function admit(text)
   return n
 end
 
+local function schedule(text)
+  local ok, problem = pcall(require("moonrock.schedule").of, text)
+  if not ok then return nil, (problem:gsub("^.-schedule ", "", 1)) end
+  return text
+end
+
 local FORMATS = { "libsvm", "libffm", "libfm", "csv", "tsv", "bin" }
 
 local function one_of(list)
@@ -150,8 +156,12 @@ DECLARE = {
   end,
   learning = function(p)
     p:option("--lr", "Learning rate, in place of the model's own."):argname "X":convert(positive)
-    p:option("--optim", "Optimizer in place of the model's own: sgd, adagrad, adam, adamw, ftrl.")
-      :argname "NAME":convert(one_of { "sgd", "adagrad", "adam", "adamw", "ftrl" })
+    local rules = require("moonrock.optim").rules
+    p:option("--optim", "Optimizer in place of the model's own: " .. table.concat(rules, ", ") .. ".")
+      :argname "NAME":convert(one_of(rules))
+    p:option("--schedule", "Factor of the learning rate by steps, such as \"cosine(1000)\" or "
+      .. "\"warmup(100, step(500, 0.5))\".")
+      :argname "SCHEDULE":convert(schedule)
     p:option("--set", "An option of the model, such as dim=8, hidden=64,32 or linear.lr=0.1; "
       .. "fit.NAME=VALUE: of the training loop. Repeatable.")
       :argname "NAME=VALUE":count "*":default {}:convert(setting)
@@ -175,6 +185,8 @@ DECLARE = {
       .. "at each sighting."):argname "N|P":convert(admit)
     p:option("--max-rows", "Rows of a table at most; those updated longest ago go first."):argname "N"
       :convert(count)
+    p:option("--clip-norm", "Gradients of a step are scaled down to this norm, all together."):argname "X"
+      :convert(positive)
     p:flag("--allow-drop", "Go on with a model that lacks tables, columns or weights of the store, and "
       .. "drop these.")
   end,
@@ -273,7 +285,7 @@ function options.of_model(args, schema, recipe)
   local o = { store = args.store, seed = args.seed, threads = args.threads, memory = args.memory,
     lr = args.lr or recipe.lr, optim = args.optim or recipe.optim, commit_every = args.commit_every,
     schema = schema, ttl = args.ttl, admit = args.admit, max_rows = args.max_rows,
-    allow_drop = args.allow_drop }
+    schedule = args.schedule, clip_norm = args.clip_norm, allow_drop = args.allow_drop }
   for name, default in pairs(recipe.model or {}) do
     if o[name] == nil then o[name] = default end
   end
@@ -285,7 +297,8 @@ function options.of_model(args, schema, recipe)
 end
 
 -- Options of every model, which the runtime asks for.
-local COMMON = { lr = true, optim = true, dense_optim = true, ttl = true, admit = true, max_rows = true }
+local COMMON = { lr = true, optim = true, dense_optim = true, ttl = true, admit = true, max_rows = true,
+  schedule = true, clip_norm = true, clip_each = true, clip_value = true }
 
 --- Makes a model's definition complain about an option that it never asks for while it is built: an
 --- error where it asks for a name much like it, else a line on standard error.

@@ -1,0 +1,245 @@
+/* idle.c - rows that shrink in every step, also in those whose batch has not got them.
+ *
+ * Where a column's l2 or decay is of the whole table, a row that was updated in step s owes the steps
+ * s + 1 .. t - 1 when it is looked up in step t. They are replayed then, on a copy that the lookup shows
+ * instead of the row; a push takes the copy over before it updates the row (row_adopt), evaluation
+ * forgets it. So rows change in pushes only, and what is committed or evicted is a row as its last
+ * update left it. With the gradient l2 w:
+ *
+ *     sgd without momentum    w *= prod_i (1 - lr_i l2)
+ *     decay alone             w *= prod_i (1 - lr_i decay)
+ *     any other               the rule itself, step by step, which counts as an update each
+ *
+ * Of the last kind, the last idle_steps steps are replayed: all if there were no more. The learning rates
+ * are kept by step, as change points: exactly for that many steps, and as one mean for those before. Steps
+ * before the first point are owed by nobody: the setting was not there yet. A column that is absent from a
+ * row, and a key without a row, owe nothing: they hold fresh values. */
+#include <math.h>
+#include <string.h>
+
+#include "table_room.h"
+
+enum { IDLE_PIECE = 512 }; /* uniques */
+
+static float zero[65536]; /* a gradient; never written */
+
+int idle_begin(mr_table *t, uint32_t c)
+{
+    table_column *column = &t->column[c];
+    const mr_optim *o = &column->optim;
+    if (!o->l2_table && !o->decay_table)
+        return 0;
+    t->owing |= 1u << c;
+    column->rates.room = 2 * (size_t)o->idle_steps + 2;
+    column->rates.rate = memory_new(column->rates.room * sizeof(rate));
+    return column->rates.rate ? 0 : -1;
+}
+
+void idle_end(mr_table *t)
+{
+    for (uint32_t c = 0; c < COLUMNS_MAX; c++)
+        memory_free(t->column[c].rates.rate);
+}
+
+void idle_clear(mr_table *t)
+{
+    for (uint32_t c = 0; c < t->columns; c++)
+        t->column[c].rates.n = 0;
+}
+
+/* ---- learning rates ---- */
+
+/* Leaves the last `stay` points, and their predecessors as one. */
+static void rates_forget(rates *r, size_t stay)
+{
+    size_t old = r->n - stay;
+    double sum = 0;
+    for (size_t i = 0; i < old; i++)
+        sum += r->rate[i].lr * (double)(r->rate[i + 1].from - r->rate[i].from);
+    r->rate[0].lr = sum / (double)(r->rate[old].from - r->rate[0].from);
+    memmove(r->rate + 1, r->rate + old, stay * sizeof *r->rate);
+    r->n = stay + 1;
+}
+
+void idle_note(mr_table *t, uint64_t step)
+{
+    t->step = step;
+    for (uint32_t c = 0; c < t->columns; c++) {
+        rates *r = &t->column[c].rates;
+        double lr = (double)t->column[c].optim.lr;
+        if (!(t->owing >> c & 1) || (r->n && r->rate[r->n - 1].lr == lr))
+            continue;
+        if (r->n == r->room)
+            rates_forget(r, (size_t)t->column[c].optim.idle_steps);
+        r->rate[r->n++] = (rate){step, lr};
+    }
+}
+
+/* The point that holds in a step, which is not before the first. */
+static size_t rates_at(const rates *r, uint64_t step)
+{
+    size_t low = 0, high = r->n;
+    while (high - low > 1) {
+        size_t middle = (low + high) / 2;
+        if (r->rate[middle].from <= step)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+const void *mr_table_rates(const mr_table *t, int c, size_t *len)
+{
+    const rates *r = &t->column[c].rates;
+    *len = r->n * sizeof *r->rate;
+    return r->rate;
+}
+
+int mr_table_rates_load(mr_table *t, int c, const void *bytes, size_t len)
+{
+    table_column *column = &t->column[c];
+    rates *r = &column->rates;
+    size_t n = len / sizeof(rate), from = 0;
+    if (!r->rate)
+        return 0;
+    const rate *kept = bytes;
+    int bad = len % sizeof(rate) != 0;
+    for (size_t i = 0; i < n && !bad; i++)
+        bad = !(kept[i].lr >= 0 && isfinite(kept[i].lr)) || (i && kept[i].from <= kept[i - 1].from);
+    if (bad)
+        return fail(
+            "table %s, column %s: the learning rates that were kept, %zu bytes, are damaged",
+            t->name, column->name, len);
+    if (n > r->room) /* idle_steps was larger */
+        from = n - r->room;
+    memcpy(r->rate, kept + from, (n - from) * sizeof(rate));
+    r->n = n - from;
+    return 0;
+}
+
+/* ---- replaying ---- */
+
+/* prod_i (1 - lr_i lambda) over steps. */
+static double kept_part(const rates *r, double lambda, uint64_t first, uint64_t through)
+{
+    double part = 1;
+    for (size_t i = rates_at(r, first); first <= through; i++) {
+        uint64_t end = i + 1 < r->n ? MIN(r->rate[i + 1].from, through + 1) : through + 1;
+        double keep = 1 - r->rate[i].lr * lambda;
+        part *= end - first == 1 ? keep : pow(keep, (double)(end - first));
+        first = end;
+    }
+    return part;
+}
+
+void idle_replay(const mr_table *t, uint32_t c, row *r, uint64_t last, uint64_t through)
+{
+    const table_column *column = &t->column[c];
+    const rates *rates = &column->rates;
+    if (!r->count[c] || !rates->n)
+        return;
+    uint64_t first = MAX(last + 1, rates->rate[0].from);
+    if (first > through)
+        return;
+    mr_optim o = column->optim;
+    float *w = row_column(t, r, c);
+    uint32_t dim = column->dim;
+    if (!o.l2_table || (o.kind == MR_SGD && o.momentum == 0 && o.l1 == 0)) {
+        double lambda = (double)(o.l2_table ? o.l2 : o.decay);
+        float keep = (float)kept_part(rates, lambda, first, through);
+        for (uint32_t i = 0; i < dim; i++)
+            w[i] *= keep;
+        return;
+    }
+    if (!o.decay_table)
+        o.decay = 0;
+    uint64_t owed = through - first + 1, skipped = owed - MIN(owed, (uint64_t)o.idle_steps);
+    uint64_t count = r->count[c] + skipped;
+    optimizer_rule *rule = optimizer_of(&o);
+    size_t at = rates_at(rates, first + skipped);
+    for (uint64_t step = first + skipped; step <= through; step++) {
+        while (at + 1 < rates->n && rates->rate[at + 1].from <= step)
+            at++;
+        o.lr = rates->rate[at].lr;
+        count++;
+        rule(&o, o.global_step ? step : count, dim, zero, w, w + dim);
+    }
+    r->count[c] = (uint32_t)MIN(count, (uint64_t)UINT32_MAX);
+}
+
+void row_replay(const mr_table *t, row *r)
+{
+    for (uint32_t c = 0; r->step && c < t->columns; c++)
+        if (t->owing >> c & 1)
+            idle_replay(t, c, r, r->step, t->step);
+}
+
+void row_adopt(const mr_table *t, row *r, const row *seen)
+{
+    for (uint32_t c = 0; c < t->columns; c++)
+        if (t->owing >> c & 1 && seen->count[c]) {
+            r->count[c] = seen->count[c];
+            memcpy(row_column(t, r, c), row_column(t, (row *)seen, c),
+                   4 * (size_t)(t->column[c].dim + t->column[c].state));
+        }
+}
+
+typedef struct showing {
+    const mr_table *t;
+    lookup *l;
+    void **shown;
+    char *copies;
+    uint32_t *begin; /* [pieces + 1]: copies before those of a piece */
+} showing;
+
+static int row_owes(const showing *s, uint32_t u)
+{
+    const row *r = s->l->home[u];
+    return r->step && r->step < s->t->step;
+}
+
+static void show_count(void *context, size_t piece)
+{
+    const showing *s = context;
+    uint32_t n = 0, end = MIN((uint32_t)(piece + 1) * IDLE_PIECE, s->l->unique);
+    for (uint32_t u = (uint32_t)piece * IDLE_PIECE; u < end; u++)
+        n += (uint32_t)row_owes(s, u);
+    s->begin[piece + 1] = n;
+}
+
+static void show_piece(void *context, size_t piece)
+{
+    const showing *s = context;
+    uint32_t bytes = s->t->row_bytes, end = MIN((uint32_t)(piece + 1) * IDLE_PIECE, s->l->unique);
+    char *copy = s->copies + (size_t)s->begin[piece] * bytes;
+    for (uint32_t u = (uint32_t)piece * IDLE_PIECE; u < end; u++) {
+        s->shown[u] = s->l->home[u];
+        if (row_owes(s, u)) {
+            s->shown[u] = memcpy(copy, s->l->home[u], bytes);
+            row_replay(s->t, s->shown[u]);
+            copy += bytes;
+        }
+    }
+}
+
+int idle_show(const mr_table *t, lookup *l, arena *a)
+{
+    size_t pieces = (l->unique + IDLE_PIECE - 1) / IDLE_PIECE;
+    showing s = {.t = t,
+                 .l = l,
+                 .shown = arena_take(a, l->unique * sizeof *s.shown),
+                 .begin = arena_take(a, (pieces + 1) * sizeof *s.begin)};
+    if (!s.shown || !s.begin)
+        return -1;
+    parallel(pieces, show_count, &s);
+    s.begin[0] = 0;
+    for (size_t i = 0; i < pieces; i++)
+        s.begin[i + 1] += s.begin[i];
+    s.copies = arena_take(a, (size_t)s.begin[pieces] * t->row_bytes);
+    if (!s.copies)
+        return -1;
+    parallel(pieces, show_piece, &s);
+    l->row = s.shown;
+    return 0;
+}
