@@ -58,8 +58,8 @@ int mr_batch_weigh(mr_batch *b, double negative, double positive, float *weight)
     if (!b->label)
         return fail("batch: classes cannot be weighted, it has no labels");
     for (int32_t s = 0; s < b->n; s++)
-        weight[s] = (float)((b->label[s] < 0.5f ? negative : positive)
-                            * (b->weight ? (double)b->weight[s] : 1));
+        weight[s] = (float)((b->label[s] < 0.5f ? negative : positive) *
+                            (b->weight ? (double)b->weight[s] : 1));
     b->weight = weight;
     return 0;
 }
