@@ -728,9 +728,7 @@ int mr_tape_stack(mr_tape *t, int axis);  /* of equal shapes, along a new axis *
 /* A tensor computed by the caller: data undefined, to be written through mr_tape_data(). */
 int mr_tape_user(mr_tape *t, int rank, int d0, int d1, int d2, int d3);
 
-/* An element-wise operation of the tensors taken by mr_tape_argument, all of one shape, as steps: each
- * is computed from earlier ones, a and b by number. The first ones are the tensors, in their order;
- * the last, which is none of them, is the result. */
+/* The steps of an element-wise operation: each is computed from earlier ones, a and b by number. */
 enum { MR_ELEMENT_STEPS = 32 };
 
 typedef enum mr_element_op {
@@ -757,6 +755,8 @@ typedef struct mr_element_step {
     double value; /* of a constant */
 } mr_element_step;
 
+/* Records it, of the tensors taken by mr_tape_argument, all of one shape. The first steps are the
+ * tensors, in their order; the last, which is none of them, is the result. */
 int mr_tape_element(mr_tape *t, const mr_element_step *step, int steps);
 
 /* The same elements in another shape; one dimension may be -1: what remains. */
