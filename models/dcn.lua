@@ -13,7 +13,7 @@ return mr.model("dcn", function(m, opt)
   local row = m:table("features", {
     v = { dim = dim, init = mr.init.normal(opt.init or 0.01), optim = opt.factors },
   })
-  local cross = mr.cross(m, "cross", d, opt.cross or 3, { kind = "vector", optim = dense })
+  local cross = mr.cross_network(m, "cross", d, opt.cross or 3, { kind = "vector", optim = dense })
   local out = mr.linear(m, "out", d, 1, { bias = false, optim = dense })
   local widths = { unpack(opt.hidden or { 256, 128 }) }
   widths[#widths + 1] = 1

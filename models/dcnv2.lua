@@ -18,7 +18,7 @@ return mr.model("dcnv2", function(m, opt)
   local row = m:table("features", {
     v = { dim = dim, init = mr.init.normal(opt.init or 0.01), optim = opt.factors },
   })
-  local cross = mr.cross(m, "cross", d, opt.cross or 3, { rank = opt.rank, optim = dense })
+  local cross = mr.cross_network(m, "cross", d, opt.cross or 3, { rank = opt.rank, optim = dense })
   local widths = { unpack(opt.hidden or { 256, 128 }) }
   widths[#widths + 1] = 1
   local deep = mr.mlp(m, "deep", d, widths, { dropout = opt.dropout, batch_norm = opt.batch_norm,

@@ -315,7 +315,7 @@ describe("gradients of", function()
     for _, options in ipairs { { kind = "vector" }, { kind = "matrix" }, { rank = 2 } } do
       for _, shape in ipairs { { 5, 3, 2 }, { 4, 1 } } do
         local m, d = model(), (shape[2] or 1) * (shape[3] or 1)
-        local net = mr.cross(m, "net", d, 3, { kind = options.kind, rank = options.rank })
+        local net = mr.cross_network(m, "net", d, 3, { kind = options.kind, rank = options.rank })
         local leaves = { shape }
         for _, p in pairs(m.params) do leaves[#leaves + 1] = p end
         check(function(x) return net(x) end, leaves)
@@ -543,8 +543,8 @@ describe("results of", function()
     local d = fields * dim
     local x, at = made({ n, fields, dim }, 0)
     local m = model()
-    local vector, matrix = mr.cross(m, "v", d, 2, { kind = "vector" }), mr.cross(m, "m", d, 2)
-    local low, cin = mr.cross(m, "l", d, 1, { rank = 2 }), mr.cin(m, "c", fields, { 5, 2 })
+    local vector, matrix = mr.cross_network(m, "v", d, 2, { kind = "vector" }), mr.cross_network(m, "m", d, 2)
+    local low, cin = mr.cross_network(m, "l", d, 1, { rank = 2 }), mr.cin(m, "c", fields, { 5, 2 })
     for _, p in pairs(m.params) do -- biases that are not 0
       for i = 0, p:size() - 1 do C.mr_param_data(p.c)[i] = math.cos(i * 2.3 + #p.name) end
     end
@@ -864,7 +864,8 @@ describe("results of", function()
       t:begin(true, 1)
       local m = model()
       local bi = mr.linear(m, "bi", 15, 1)
-      local cross, narrow = mr.cross(m, "cross", 75, 2), mr.cross(m, "narrow", 75, 2, { kind = "vector" })
+      local cross = mr.cross_network(m, "cross", 75, 2)
+      local narrow = mr.cross_network(m, "narrow", 75, 2, { kind = "vector" })
       local cin, out = mr.cin(m, "cin", 5, { 6, 4 }), mr.linear(m, "out", 170, 1)
       local function rest(x)
         return out(mr.concat(cross(x), narrow(x), cin(x), mr.inner_products(x)))
@@ -969,7 +970,7 @@ describe("a wrong", function()
       "matmul: weights [7, 1] expect rows of 7, got [3, 6]")
     fails(function() return mr.outer_products(zeros(3, 4, 2)) end, "outer_products: expected the sum "
       .. "of a sample's vectors, [n, dim], got 3 dimensions")
-    fails(function() return mr.cross(model(), "net", 4, 2)(zeros(3, 5)) end,
+    fails(function() return mr.cross_network(model(), "net", 4, 2)(zeros(3, 5)) end,
       "linear: weights [4, 4] expect an input of 4 a sample, got [3, 5]")
     fails(function() return mr.cin(model(), "net", 4, { 2, 2 })(zeros(3, 5, 2)) end,
       "linear: weights [16, 2] expect an input of 16 a sample, got [3, 25]")
@@ -1057,12 +1058,12 @@ describe("a wrong", function()
       .. "with :sum(), :mean(), :fields() or mr.fm()")
     fails(function() return w:fields() end, "fields: table given, column : the samples are plain "
       .. "sets of keys, without fields; pool them by sum or mean")
-    fails(function() return mr.cross(model(), "net", 4, 2, { kind = "row" }) end,
-      "cross \"net\": kind is \"row\", expected vector or matrix")
-    fails(function() return mr.cross(model(), "net", 4, 2, { kind = "vector", rank = 2 }) end,
-      "cross \"net\": only a matrix has a rank")
-    fails(function() return mr.cross(model(), "net", 4, 0) end,
-      "cross \"net\": the number of layers is 0, expected a whole number from 1")
+    fails(function() return mr.cross_network(model(), "net", 4, 2, { kind = "row" }) end,
+      "cross_network \"net\": kind is \"row\", expected vector or matrix")
+    fails(function() return mr.cross_network(model(), "net", 4, 2, { kind = "vector", rank = 2 }) end,
+      "cross_network \"net\": only a matrix has a rank")
+    fails(function() return mr.cross_network(model(), "net", 4, 0) end,
+      "cross_network \"net\": the number of layers is 0, expected a whole number from 1")
     fails(function() return mr.cin(model(), "net", 4, {}) end,
       "cin \"net\": expected sizes, as { 64, 64 }")
     fails(function() return mr.cin(model(), "net", 4, { 2 }, { rank = 2 }) end,

@@ -46,13 +46,11 @@ local mr = {
   operation = tape.operation,
 }
 
-for name, layer in pairs(layers) do mr[name] = layer end
-for name, part in pairs(interactions) do mr[name] = part end
-for name, layer in pairs(attention) do mr[name] = layer end
-for name, layer in pairs(gates) do mr[name] = layer end
-for name, loss in pairs(losses) do mr[name] = loss end
-for name, part in pairs(schema) do
-  if mr[name] == nil then mr[name] = part end
+for _, parts in ipairs { layers, interactions, attention, gates, losses, schema } do
+  for name, part in pairs(parts) do
+    assert(mr[name] == nil or mr[name] == part, name)
+    mr[name] = part
+  end
 end
 
 return mr

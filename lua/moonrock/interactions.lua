@@ -77,9 +77,9 @@ local CROSS = { kind = true, rank = true, init = true, optim = true }
 ---@param count integer layers
 ---@param options? CrossOptions
 ---@return fun(x: Tensor): Tensor
-function interactions.cross(m, name, d, count, options)
+function interactions.cross_network(m, name, d, count, options)
   local o = options or {}
-  local subject = ("cross %q"):format(tostring(name))
+  local subject = ("cross_network %q"):format(tostring(name))
   known(subject, o, CROSS)
   whole(subject, "d", d)
   whole(subject, "the number of layers", count)
