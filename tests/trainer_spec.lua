@@ -410,3 +410,74 @@ describe("a search", function()
     assert.has_error(function() search { space = { lr = { 1 } }, fit = { train = "train", test = valid } } end)
   end)
 end)
+
+describe("a recipe of a schema", function()
+  local csv
+  local schema = shell.write(dir .. "/tiny.lua", [[
+local mr = require "moonrock"
+return mr.schema { name = "tiny", label = "y", fields = { mr.category "a", mr.category "b" }, recipe = {
+  fm = { epochs = 2, batch = 50, patience = 3, accumulate = 2, validate_every = 2, on_nan = "skip", clip_norm = 1,
+    optim = { rule = "adam", l2 = 1e-5 }, lr = 0.02,
+    model = { dim = 4, linear = { rule = "ftrl", lr = 0.1, l1 = 0.01 }, factors = { rule = "adagrad", lr = 0.05 } } },
+  lr = { patiense = 3 },
+  wide_deep = { model = { hiden = { 3 } } },
+} }
+]])
+
+  setup(function()
+    local lines = { "y,a,b" }
+    for i = 1, 400 do
+      lines[i + 1] = ("%d,%d,%d"):format(math.sin(i * 7.1) > 0 and 1 or 0, i % 20, i % 13)
+    end
+    csv = shell.write(dir .. "/tiny.csv", table.concat(lines, "\n") .. "\n")
+  end)
+
+  local function run(model, ...)
+    local store = fresh()
+    local status, out, problem = shell.moonrock("train", model, "--schema", schema, "--data", csv, "--store",
+      store, "--json", ...)
+    return status, status == 0 and out or problem, store
+  end
+
+  it("gives options of fit, of the model and of its parts' optimizers, which --set overrides", function()
+    local status, out, store = run("fm", "--valid", "0.2", "--set", "linear.l1=0.5", "--set", "optim.l2=0")
+    assert.equal(0, status, out)
+    assert.matches('"event":"valid","epoch":1,"steps":2,', out)
+    local model = mr.reopen(store)
+    local o = model:info().options
+    assert.same({ "ftrl", 0.5, 0.1 }, { o.linear.rule, o.linear.l1, o.linear.lr })
+    assert.same({ "adam", 0 }, { o.optim.rule, o.optim.l2 })
+    assert.equal(4, model.tables[1].dims[1])
+    model:close()
+    status, out = run("fm", "--valid", "0.2", "--set", "fit.validate_every=3")
+    assert.equal(0, status, out)
+    assert.matches('^{"event":"valid","epoch":1,"steps":3,', out)
+  end)
+
+  it("that is wrong is told with the schema, the model and the option", function()
+    local cases = {
+      { "lr", 'schema tiny: recipe of lr: mr.fit has no option "patiense"' },
+      { "wide_deep", "schema tiny: recipe of wide_deep: hiden: model wide_deep has no such option; did you mean hidden?" },
+      { "fm", "--set fit.accumulate: mr.fit: accumulate is 0, expected a whole number from 1", "fit.accumulate=0" },
+      { "fm", 'table "features": column "v": optimizer adagrad: lr is a string, expected a number', "factors.lr=no" },
+    }
+    for _, case in ipairs(cases) do
+      local status, problem = run(case[1], unpack(case[3] and { "--set", case[3] } or {}))
+      assert.is_true(status ~= 0)
+      assert.truthy(problem:find(case[2], 1, true), problem)
+    end
+  end)
+
+  it("is cross-validated by --folds", function()
+    local status, out, store = run("fm", "--folds", "3")
+    assert.equal(0, status, out)
+    assert.matches('{"event":"folds","folds":3,"mean":{.*"deviation":{', out)
+    for fold = 1, 3 do assert.truthy(shell.read(("%s.%d/COMMIT"):format(store, fold))) end
+    local model = mr.reopen(store .. ".2")
+    assert.equal("tiny", model.schema.name)
+    model:close()
+    status, out = run("fm", "--folds", "3", "--valid", "0.1")
+    assert.equal(2, status)
+    assert.matches("%-%-folds 3: %-%-valid is not used", out)
+  end)
+end)
