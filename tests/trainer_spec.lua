@@ -481,3 +481,29 @@ return mr.schema { name = "tiny", label = "y", fields = { mr.category "a", mr.ca
     assert.matches("%-%-folds 3: %-%-valid is not used", out)
   end)
 end)
+
+describe("accumulation within a memory budget", function()
+  it("learns the same when the table stops fitting between two batches of a step", function()
+    if shell.program:find("san", 1, true) then pending("sanitizers take memory of their own") end
+    local ffi = require "ffi"
+    local file, row, key = io.open(dir .. "/many.bin", "wb"), ffi.new "int64_t[40]", 0
+    for s = 1, 9000 do
+      for j = 0, 38 do
+        key = (key + 1) % 250000
+        row[j] = key * 2654435761LL
+      end
+      row[39] = s % 3 == 0 and 1 or 0
+      file:write(ffi.string(row, 320))
+    end
+    file:close()
+    local function digest(memory)
+      local store = fresh()
+      local status, _, problem = shell.moonrock("train", "fm", "--data", dir .. "/many.bin", "--format", "bin",
+        "--store", store, "--batch", "32", "--memory", memory, "--set", "fit.accumulate=4", "--set", "dim=24")
+      assert.equal(0, status, problem)
+      local _, out = shell.moonrock("info", "--store", store, "--json")
+      return out:match '"digest":"(%x+)"'
+    end
+    assert.equal(digest "2GB", digest "90MB")
+  end)
+end)
