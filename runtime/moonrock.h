@@ -112,10 +112,19 @@ typedef struct mr_batch {
     uint64_t number;    /* of all batches that readers of this process made, from 1; 0: of none */
     const uint8_t *bad; /* [n], 1: a line that could not be read, kept as an empty sample
                                 with a NaN for label; or NULL: there are none */
+    const int64_t *record; /* [n] number of each sample's record in its epoch, or NULL */
 } mr_batch;
 
 /* The key of each sample in a field, from 0: of its first entry there, 0 where it has none. */
 int mr_batch_keys(const mr_batch *batch, int field, uint64_t *keys);
+
+/* Drops negatives (labels below 0.5) of a reader's batch, in place: each stays with the chance
+ * `rate`, drawn from (seed, epoch, record). Returns how many samples are left; -1 without labels. */
+int mr_batch_draw(mr_batch *b, uint64_t seed, double epoch, double rate);
+
+/* Multiplies the weight of every sample by that of its class, into weight [n], which becomes the
+ * batch's and is the caller's. */
+int mr_batch_weigh(mr_batch *b, double negative, double positive, float *weight);
 
 /* ---- data: schemas ----------------------------------------------------------------- */
 
@@ -213,7 +222,8 @@ typedef struct mr_reader_options {
     int32_t stream;      /* hand out a batch as soon as it is full: last_of_epoch stays 0 */
     int32_t memory;      /* 1: read once, keep all samples; 0: do not; -1: if it is small */
     int32_t part;        /* of a split: 0 all, 1 what is left, 2 what is held out */
-    double split;        /* fraction held out, by a hash of the record's number */
+    double split_from;   /* held out: records whose number's hash, from 0 to 1, is at least */
+    double split;        /* split_from and below split */
     int64_t epochs;      /* 0: without end */
     int64_t window;      /* records to shuffle within; 0: as they come; -1: the whole epoch */
     int64_t skip, limit; /* records to leave out at the start, and to read (0: all) */
@@ -386,9 +396,12 @@ int mr_table_push(mr_table *t, uint64_t step);
  * mr_table_drop. */
 double mr_table_updated(mr_table *t, int c, float *w, float *g, float *state);
 
-/* Of the gradients since the last push, after the last backward pass: squares holds every coordinate of
- * their sums by row within -value .. value (0: as it is) and returns the sum of their squares, of the rows
- * that will be updated, or -1 when one was not finite; scale multiplies them all. */
+/* Of the gradients since the last push: fails if one is not finite. */
+int mr_table_finite(mr_table *t);
+
+/* Of the same, after the last backward pass: squares holds every coordinate of their sums by row
+ * within -value .. value (0: as it is) and returns the sum of their squares, of the rows that will be
+ * updated, or -1 when one was not finite; scale multiplies them all. */
 double mr_table_squares(mr_table *t, double value);
 void mr_table_scale(mr_table *t, double factor);
 
@@ -600,6 +613,7 @@ mr_optim *mr_param_optim(mr_param *p);
 int mr_param_step(mr_param *p, uint64_t step);
 int mr_param_updated(mr_param *p, int i, float *w, float *g, float *state);
 /* Of that gradient, as those of a table. */
+int mr_param_finite(mr_param *p);
 double mr_param_squares(mr_param *p, double value);
 void mr_param_scale(mr_param *p, double factor);
 /* Drops that gradient. */
@@ -740,6 +754,37 @@ int mr_tape_concat(mr_tape *t, int axis); /* from 0, or -1: the last; the others
 int mr_tape_stack(mr_tape *t, int axis);  /* of equal shapes, along a new axis */
 /* A tensor computed by the caller: data undefined, to be written through mr_tape_data(). */
 int mr_tape_user(mr_tape *t, int rank, int d0, int d1, int d2, int d3);
+
+/* The steps of an element-wise operation: each is computed from earlier ones, a and b by number. */
+enum { MR_ELEMENT_STEPS = 32 };
+
+typedef enum mr_element_op {
+    MR_ELEMENT_INPUT, /* tensor a, from 0 */
+    MR_ELEMENT_CONSTANT,
+    MR_ELEMENT_ADD,
+    MR_ELEMENT_SUB,
+    MR_ELEMENT_MUL,
+    MR_ELEMENT_DIV,
+    MR_ELEMENT_MAX, /* where a = b the gradient is b's */
+    MR_ELEMENT_MIN,
+    MR_ELEMENT_EXP, /* of a, as the rest */
+    MR_ELEMENT_LOG,
+    MR_ELEMENT_SQRT,
+    MR_ELEMENT_ABS,
+    MR_ELEMENT_SIGMOID,
+    MR_ELEMENT_TANH,
+    MR_ELEMENT_RELU
+} mr_element_op;
+
+typedef struct mr_element_step {
+    int32_t op; /* mr_element_op */
+    int32_t a, b;
+    double value; /* of a constant */
+} mr_element_step;
+
+/* Records it, of the tensors taken by mr_tape_argument, all of one shape. The first steps are the
+ * tensors, in their order; the last, which is none of them, is the result. */
+int mr_tape_element(mr_tape *t, const mr_element_step *step, int steps);
 
 /* The same elements in another shape; one dimension may be -1: what remains. */
 int mr_tape_reshape(mr_tape *t, int a, int rank, int d0, int d1, int d2, int d3);

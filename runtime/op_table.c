@@ -47,6 +47,7 @@ const operation_table KERNEL(operation_table) = {{
     ENTRY(OP_MEAN_AXIS, "mean", reduce_axis),
     ENTRY(OP_MAX_AXIS, "max", reduce_axis),
     ENTRY(OP_BATCH_NORM, "batch_norm", batch_norm),
+    ENTRY(OP_ELEMENT, "element", element),
     ENTRY(OP_LAYER_NORM, "layer_norm", layer_norm),
     ENTRY(OP_PAIRS, "pairs", pairs),
     ENTRY(OP_SUM, "sum", reduce),

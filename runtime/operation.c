@@ -308,6 +308,25 @@ int mr_tape_user(mr_tape *t, int rank, int d0, int d1, int d2, int d3)
     return node_keep(t);
 }
 
+int mr_tape_element(mr_tape *t, const mr_element_step *step, int steps)
+{
+    int inputs;
+    const int32_t *in = tape_arguments(t, &inputs);
+    if (steps < 1 || steps > MR_ELEMENT_STEPS)
+        return fail("element: %d steps, expected 1 to %d", steps, MR_ELEMENT_STEPS);
+    for (int i = 0; i < steps; i++) {
+        int low = MIN(step[i].a, step[i].b), high = MAX(step[i].a, step[i].b);
+        if (low < 0 || high >= (step[i].op == MR_ELEMENT_INPUT ? inputs : MAX(i, 1)))
+            return fail("element: step %d is of steps or inputs that are not there", i + 1);
+    }
+    node *n = node_next(t, OP_ELEMENT);
+    if (!n || !(n->saved = arena_take(tape_arena(t), sizeof *step * (size_t)steps)))
+        return -1;
+    memcpy(n->saved, step, sizeof *step * (size_t)steps);
+    n->code = steps;
+    return node_record(t, n, in, inputs);
+}
+
 int mr_tape_reshape(mr_tape *t, int a, int rank, int d0, int d1, int d2, int d3)
 {
     node *n = node_next(t, OP_RESHAPE);

@@ -60,6 +60,7 @@ typedef enum op_code {
     OP_MEAN_AXIS,
     OP_MAX_AXIS,
     OP_BATCH_NORM,
+    OP_ELEMENT,
     OP_LAYER_NORM,
     OP_PAIRS,
     OP_SUM,
@@ -198,6 +199,7 @@ OPERATION(matmul)
 OPERATION(softmax)
 OPERATION(reduce_axis) /* sum, mean, max along an axis */
 OPERATION(batch_norm)
+OPERATION(element)
 OPERATION(layer_norm)
 OPERATION(pairs)
 OPERATION(reduce) /* sum, mean */

@@ -215,10 +215,10 @@ static void step_piece(void *context, size_t piece)
     }
 }
 
-static int gradient_finite(mr_param *p)
+int mr_param_finite(mr_param *p)
 {
     float zero = 0; /* 0 x is 0 unless x is not finite; the sum stays NaN then */
-    for (size_t i = 0; i < p->count; i++)
+    for (size_t i = 0; p->has_grad && i < p->count; i++)
         zero += 0 * p->grad[i];
     if (zero == 0)
         return 0;
@@ -243,7 +243,7 @@ double mr_param_squares(mr_param *p, double value)
     PROFILE(PART_CLIP);
     if (!p->has_grad || !p->trainable)
         return 0;
-    if (gradient_finite(p))
+    if (mr_param_finite(p))
         return -1;
     if (!p->squares && !(p->squares = memory_new(blocks(p) * sizeof *p->squares)))
         return -1;
@@ -266,7 +266,7 @@ int mr_param_step(mr_param *p, uint64_t step)
     PROFILE(PART_PARAMS);
     if (!p->has_grad || !p->trainable)
         return 0;
-    if (gradient_finite(p))
+    if (mr_param_finite(p))
         return -1;
     stepping s = {p, optimizer_of(&p->optim), step};
     size_t together = units_together(p);

@@ -563,6 +563,21 @@ static int pull_resident(mr_table *t, arena *a, const mr_batch *batch, int train
     return rc ? rc : pull_lookup(&p);
 }
 
+/* The table no longer fits: what this step looked up before stays until the step is over. */
+static int lookups_pin(mr_table *t)
+{
+    plan *p = t->first ? plan_new(t) : NULL;
+    if (!p)
+        return t->first ? -1 : 0;
+    p->taken = p->in_use = 1;
+    for (lookup *l = t->first; l; l = l->next) {
+        l->in_use = &p->in_use;
+        for (uint32_t u = 0; u < l->unique; u++)
+            ((row *)l->home[u])->pin = p->serial;
+    }
+    return 0;
+}
+
 int mr_table_pull(mr_table *t, mr_tape *tape, const mr_batch *batch)
 {
     PROFILE(PART_PULL);
@@ -577,6 +592,8 @@ int mr_table_pull(mr_table *t, mr_tape *tape, const mr_batch *batch)
                         "no store to put them into",
                         t->name, mr_table_cached(t));
         t->resident = !rc;
+        if (rc && lookups_pin(t))
+            return -1;
     }
     if (!t->resident) {
         int rc = plan_take(t, batch, training, &l);

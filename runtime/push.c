@@ -34,6 +34,16 @@ static void push_check(void *context, size_t number)
             p->failed[number] = -1;
 }
 
+int mr_table_finite(mr_table *t)
+{
+    push p = {.t = t};
+    parallel(SHARDS, push_check, &p);
+    for (int s = 0; s < SHARDS; s++)
+        if (p.failed[s])
+            return fail("table %s: a gradient is not finite", t->name);
+    return 0;
+}
+
 /* Adds the gradients of all lookups of one shard by row, in the order of the lookups. */
 static void push_merge(void *context, size_t number)
 {
@@ -75,10 +85,8 @@ static int gradients_sum(mr_table *t)
             uniques += l->unique;
             t->only = l;
         }
-    parallel(SHARDS, push_check, &p);
-    for (int s = 0; s < SHARDS; s++)
-        if (p.failed[s])
-            return fail("table %s: a gradient is not finite", t->name);
+    if (mr_table_finite(t))
+        return -1;
     uint32_t at = 0;
     for (int s = 0; s < SHARDS; s++) {
         t->begin[s] = at;

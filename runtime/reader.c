@@ -67,6 +67,7 @@ static void publish(mr_reader *r, slot *s, mr_position position, int last)
         .weight = m->weighted ? m->weight : NULL,
         .position = position,
         .bad = m->marked ? m->bad : NULL,
+        .record = m->record,
     };
     static atomic_uint_fast64_t number;
     s->batch.number = atomic_fetch_add(&number, 1) + 1;

@@ -241,7 +241,7 @@ static int chosen(const scan *s, int64_t record)
     if (!o->part)
         return 1;
     double at = (double)(random_at(SPLIT_SEED, (uint64_t)record) >> 11) * 0x1p-53;
-    return (at < o->split) == (o->part == 2);
+    return (at >= o->split_from && at < o->split) == (o->part == 2);
 }
 
 static int past_limit(const scan *s)
@@ -372,8 +372,9 @@ int scan_rewind(scan *s)
 
 static int check(const mr_reader_options *o)
 {
-    if (o->part && !(o->split > 0 && o->split < 1))
-        return fail("split: %g is out of range, expected more than 0 and less than 1", o->split);
+    double held = o->split - o->split_from;
+    if (o->part && !(held > 0 && held < 1 && o->split_from >= 0 && o->split <= 1))
+        return fail("split: %g is out of range, expected more than 0 and less than 1", held);
     if (o->skip < 0 || o->limit < 0)
         return fail("reader: skip and limit cannot be negative");
     return 0;

@@ -1232,7 +1232,7 @@ describe("a wrong", function()
     fails(function() return mr.in_batch_softmax(zeros(3, 2), zeros(3, 2), { log_q = zeros(2) }) end,
       "in_batch_softmax: log_q are [2], expected [3] as of the users")
     fails(function() return mr.batch_norm(model(), "norm", 3)(zeros(3, 4)) end,
-      "batch_norm: gamma is [3], expected [4] for an input [3, 4]")
+      'batch_norm "norm": gamma is [3], expected [4] for an input [3, 4]')
     fails(function() return mr.inner_products(zeros(3, 4)) end, "inner_products: expected vectors "
       .. "[n, fields, dim] of two fields or more, got [3, 4]")
     fails(function() return mr.inner_products(zeros(3, 1, 4)) end, "inner_products: expected vectors "
@@ -1275,7 +1275,7 @@ describe("a wrong", function()
     fails(function() return mr.mmoe(m, "x", 4, { tasks = 0 }) end,
       'mmoe "x": tasks is 0, expected a whole number from 1')
     fails(function() return mr.mmoe(m, "y", 4)(zeros(3, 5)) end,
-      "linear: weights [4, 64] expect an input of 4 a sample, got [3, 5]")
+      'linear "y.1.1": weights [4, 64] expect an input of 4 a sample, got [3, 5]')
     fails(function() return mr.mlp(m, "d", 4, { 1 }, { activation = "mish" }) end, 'mlp "d": activation is '
       .. '"mish", expected none, relu, leaky_relu, sigmoid, tanh, gelu, silu, prelu or dice')
     fails(function() return mr.mlp(m, "e", 4, { 1 }, { batch_norm = true, layer_norm = true }) end,

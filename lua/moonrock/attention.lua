@@ -36,7 +36,7 @@ local MULTI_HEAD = { heads = true, dim = true, scale = true, residual = true, re
 ---@return fun(x: Tensor, mask?: Tensor): Tensor
 function attention.multi_head_attention(m, name, inputs, options)
   local o = options or {}
-  local subject = ("multi_head_attention %q"):format(tostring(name))
+  local subject = check.layer("multi_head_attention", m, name)
   check.options(subject, o, MULTI_HEAD)
   check.width(subject, "inputs", inputs)
   local heads = o.heads or 2
@@ -92,7 +92,7 @@ local WEIGHTS = { linear = true, sigmoid = true, softmax = true }
 ---@return fun(target: Tensor, keys: Tensor, mask: Tensor): Tensor
 function attention.attention_pool(m, name, d, options)
   local o = options or {}
-  local subject = ("attention_pool %q"):format(tostring(name))
+  local subject = check.layer("attention_pool", m, name)
   check.options(subject, o, POOL)
   check.width(subject, "d", d)
   local kind = o.weights or "linear"

@@ -6,6 +6,18 @@ local tape = require "moonrock.tape"
 
 local check = {}
 
+--- How errors call a layer: `linear "deep.1"`.
+---@param kind string
+---@param m table the model
+---@param name string
+---@return string
+function check.layer(kind, m, name)
+  if type(m) ~= "table" or type(m.param) ~= "function" or type(name) ~= "string" then
+    err.raise("%s: expected the model and a name, got a %s and %s", kind, type(m), err.show(name))
+  end
+  return ("%s %q"):format(kind, name)
+end
+
 --- Refuses options that are not among the names.
 ---@param subject string the layer, as `mlp "deep"`
 ---@param options table
@@ -22,7 +34,7 @@ end
 ---@param n any
 function check.width(subject, what, n)
   if type(n) ~= "number" or n < 1 or n % 1 ~= 0 then
-    err.raise("%s: %s is %s, expected a whole number from 1", subject, what, tostring(n))
+    err.raise("%s: %s is %s, expected a whole number from 1", subject, what, err.show(n))
   end
 end
 

@@ -7,30 +7,68 @@ local M = {}
 local HERE = debug.getinfo(1, "S").source:match("^(@.*)error%.lua$") or "@moonrock/"
 local INT64 = ffi.typeof("int64_t")
 
--- "models/fm.lua:9: " for the innermost frame that is not the library's, or "".
-local function position()
-  local level = 3
+local function ours(source) return source:sub(1, #HERE) == HERE end
+
+-- The message with the subjects of the calls of M.call that it comes out of in front, and the
+-- innermost frame that is not the library's: "models/fm.lua:9: ". A user's function that ended in a
+-- tail call has no line any more: then it is where that function begins.
+local function located(message)
+  local level, at = 3, nil
   while true do
-    local frame = debug.getinfo(level, "Sl")
-    if not frame then return "" end
-    if frame.currentline > 0 and frame.source:sub(1, #HERE) ~= HERE then
-      return ("%s:%d: "):format(frame.short_src, frame.currentline)
+    local frame = debug.getinfo(level, "Slf")
+    if not frame then return (at or "") .. message end
+    if frame.func == M.call then
+      local _, subject = debug.getlocal(level, 1)
+      local _, f = debug.getlocal(level, 2)
+      local defined = debug.getinfo(f, "S")
+      if message:sub(1, #subject) ~= subject then message = subject .. ": " .. message end
+      if not at and not ours(defined.source) then
+        at = ("%s:%d: "):format(defined.short_src, defined.linedefined)
+      end
+    elseif not at and frame.currentline > 0 and not ours(frame.source) then
+      at = ("%s:%d: "):format(frame.short_src, frame.currentline)
     end
     level = level + 1
   end
 end
+
+--- Calls a function of up to three values, which returns up to three: errors of the library inside it begin
+--- with the subject, as in "model fm: ". It is in every step, and what has `...` LuaJIT may not compile.
+---@param subject string
+---@param f function
+---@param a any
+---@param b? any
+---@param c? any
+function M.call(subject, f, a, b, c) -- luacheck: no unused args
+  local x, y, z = f(a, b, c)
+  return x, y, z
+end
+
+--- Raises a message at the line where a user's function begins.
+---@param f function
+---@param format string
+---@param ... any
+function M.raise_at(f, format, ...)
+  local info = debug.getinfo(f, "S")
+  error(("%s:%d: "):format(info.short_src, info.linedefined) .. format:format(...), 0)
+end
+
+--- A value in a message: text in quotes.
+---@param value any
+---@return string
+function M.show(value) return type(value) == "string" and ("%q"):format(value) or tostring(value) end
 
 --- Raises a message, with the position of the user's line in front.
 ---@param format string as for string.format, when values follow
 ---@param ... any
 function M.raise(format, ...)
   local message = select("#", ...) > 0 and format:format(...) or format
-  error(position() .. message, 0)
+  error(located(message), 0)
 end
 
 local function failed()
   local C = require "moonrock.ffi"
-  error(position() .. ffi.string(C.mr_error()), 0)
+  error(located(ffi.string(C.mr_error())), 0)
 end
 
 --- Returns what a C function returned, or raises its error: -1 and NULL are failures.

@@ -21,7 +21,7 @@ local SQUEEZE = { ratio = true, activation = true, optim = true }
 ---@return fun(x: Tensor): Tensor
 function gates.squeeze_excitation(m, name, fields, options)
   local o = options or {}
-  local subject = ("squeeze_excitation %q"):format(tostring(name))
+  local subject = check.layer("squeeze_excitation", m, name)
   check.options(subject, o, SQUEEZE)
   check.width(subject, "fields", fields)
   local ratio, act = o.ratio or 3, o.activation or "relu"
@@ -56,7 +56,7 @@ local MMOE = { experts = true, hidden = true, tasks = true, activation = true, d
 ---@return fun(x: Tensor): Tensor
 function gates.mmoe(m, name, inputs, options)
   local o = options or {}
-  local subject = ("mmoe %q"):format(tostring(name))
+  local subject = check.layer("mmoe", m, name)
   check.options(subject, o, MMOE)
   check.width(subject, "inputs", inputs)
   local experts, tasks = o.experts or 4, o.tasks or 2

@@ -78,18 +78,25 @@ function initializer.he_uniform(inputs)
 end
 
 local BY_NAME = {}
-for _, name in ipairs { "zeros", "ones", "xavier_normal", "xavier_uniform", "he_normal", "he_uniform" } do
-  BY_NAME[name] = initializer[name]
-end
+for name, make in pairs(initializer) do BY_NAME[name] = make end
+local PLAIN = { zeros = true, ones = true, xavier_normal = true, xavier_uniform = true, he_normal = true,
+  he_uniform = true }
 
---- Fills in a C description. `init` is one of the above, or the name of one that needs no numbers.
+--- Fills in a C description. `init` is one of the above, the name of one that needs no numbers, or plain
+--- data as in a recipe or a store: { "normal", 0.01 }.
 ---@param init table|string|nil nil: zeros
 ---@param to ffi.cdata* an mr_init
 ---@param shape? integer[] of a param
 function initializer.write(init, to, shape)
   init = init == nil and "zeros" or init
-  local named = type(init) == "string" and BY_NAME[init]
-  if named then init = named() end
+  if type(init) == "string" and PLAIN[init] then
+    init = BY_NAME[init]()
+  elseif type(init) == "table" and type(init[1]) == "string" then
+    local make = BY_NAME[init[1]] or err.raise("initializer %q is unknown", init[1])
+    init = make(unpack(init, 2))
+  elseif type(init) == "table" and init.kind and init.a and init.b then
+    setmetatable(init, Init)
+  end
   if getmetatable(init) ~= Init then
     err.raise("expected an initializer such as mr.init.normal(0.01), got %s", tostring(init))
   end

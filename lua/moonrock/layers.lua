@@ -34,13 +34,14 @@ end
 ---@param weights Param|Tensor
 ---@param bias? Param|Tensor
 ---@param activation? "none"|"relu"|"sigmoid"|"tanh" others are functions of tensors, x:gelu(), and layers
+---@param layer? string whose it is, for errors: `linear "deep.1"`
 ---@return Tensor
-function layers.affine(x, weights, bias, activation)
+function layers.affine(x, weights, bias, activation, layer)
   local t = tape.of(x, weights)
-  local act = ACTIVATION[activation or "none"]
-  if not act then err.raise("linear: activation %q is unknown", tostring(activation)) end
-  return tape.handle(t, C.mr_tape_linear(t.c, tape.node(t, x, "linear"),
-    tape.node(t, weights, "linear"), bias and tape.node(t, bias, "linear") or -1, act))
+  local act, subject = ACTIVATION[activation or "none"], layer or "linear"
+  if not act then err.raise("%s: activation %q is unknown", subject, tostring(activation)) end
+  return tape.handle(t, C.mr_tape_linear(t.c, tape.node(t, x, subject),
+    tape.node(t, weights, subject), bias and tape.node(t, bias, subject) or -1, act), subject)
 end
 
 local LINEAR = { activation = true, bias = true, init = true, optim = true }
@@ -60,7 +61,7 @@ local LINEAR = { activation = true, bias = true, init = true, optim = true }
 ---@return fun(x: Tensor): Tensor
 function layers.linear(m, name, inputs, outputs, options)
   local o = options or {}
-  local subject = ("linear %q"):format(tostring(name))
+  local subject = check.layer("linear", m, name)
   known(subject, o, LINEAR)
   width(subject, "inputs", inputs)
   width(subject, "outputs", outputs)
@@ -69,10 +70,10 @@ function layers.linear(m, name, inputs, outputs, options)
   local b = o.bias ~= false and m:param(name .. ".b", { outputs }, { optim = o.optim }) or nil
   local activation = o.activation or "none"
   if ACTIVATION[activation] then
-    return function(x) return layers.affine(x, w, b, activation) end
+    return function(x) return layers.affine(x, w, b, activation, subject) end
   end
   local act = layers.activation(m, name, activation, outputs, { optim = o.optim })
-  return function(x) return act(layers.affine(x, w, b)) end
+  return function(x) return act(layers.affine(x, w, b, "none", subject)) end
 end
 
 local BATCH_NORM = { momentum = true, eps = true, affine = true, optim = true }
@@ -92,7 +93,7 @@ local BATCH_NORM = { momentum = true, eps = true, affine = true, optim = true }
 ---@return fun(x: Tensor): Tensor
 function layers.batch_norm(m, name, d, options)
   local o = options or {}
-  local subject = ("batch_norm %q"):format(tostring(name))
+  local subject = check.layer("batch_norm", m, name)
   known(subject, o, BATCH_NORM)
   width(subject, "d", d)
   local gamma, beta
@@ -105,9 +106,9 @@ function layers.batch_norm(m, name, d, options)
   local momentum, eps = o.momentum or 0.1, o.eps or 1e-5
   return function(x)
     local t = tape.of(x)
-    return tape.handle(t, C.mr_tape_batch_norm(t.c, tape.node(t, x, "batch_norm"),
-      gamma and tape.node(t, gamma, "batch_norm") or -1,
-      beta and tape.node(t, beta, "batch_norm") or -1, mean.c, variance.c, momentum, eps))
+    return tape.handle(t, C.mr_tape_batch_norm(t.c, tape.node(t, x, subject),
+      gamma and tape.node(t, gamma, subject) or -1,
+      beta and tape.node(t, beta, subject) or -1, mean.c, variance.c, momentum, eps), subject)
   end
 end
 
@@ -127,7 +128,7 @@ local LAYER_NORM = { eps = true, affine = true, optim = true }
 ---@return fun(x: Tensor): Tensor
 function layers.layer_norm(m, name, d, options)
   local o = options or {}
-  local subject = ("layer_norm %q"):format(tostring(name))
+  local subject = check.layer("layer_norm", m, name)
   known(subject, o, LAYER_NORM)
   width(subject, "d", d)
   local gamma, beta
@@ -154,7 +155,7 @@ local PRELU = { init = true, optim = true }
 ---@return fun(x: Tensor): Tensor
 function layers.prelu(m, name, d, options)
   local o = options or {}
-  local subject = ("prelu %q"):format(tostring(name))
+  local subject = check.layer("prelu", m, name)
   known(subject, o, PRELU)
   width(subject, "d", d)
   local alpha = m:param(name .. ".alpha", { d },
@@ -174,7 +175,7 @@ local DICE = { momentum = true, eps = true, optim = true }
 ---@return fun(x: Tensor): Tensor
 function layers.dice(m, name, d, options)
   local o = options or {}
-  local subject = ("dice %q"):format(tostring(name))
+  local subject = check.layer("dice", m, name)
   known(subject, o, DICE)
   width(subject, "d", d)
   local alpha = m:param(name .. ".alpha", { d }, { optim = o.optim })
@@ -234,7 +235,7 @@ local MLP = { activation = true, last = true, dropout = true, batch_norm = true,
 ---@return fun(x: Tensor): Tensor
 function layers.mlp(m, name, inputs, widths, options)
   local o = options or {}
-  local subject = ("mlp %q"):format(tostring(name))
+  local subject = check.layer("mlp", m, name)
   known(subject, o, MLP)
   if type(widths) ~= "table" or #widths == 0 then
     err.raise("%s: expected widths, as { 256, 128, 1 }", subject)

@@ -12,12 +12,26 @@ local BETTER = { logloss = -1, auc = 1, accuracy = 1, rmse = -1, mae = -1, ne = 
   calibration = 0, ece = -1, label = 0, prediction = 0, gauc = 1, ndcg = 1, precision = 1, recall = 1,
   hit_rate = 1, map = 1, mrr = 1 }
 
--- Of the samples of a group, from mr_ranked.
+-- Of the samples of a group, from mr_ranked; those that make no sense without classes; all others.
 local RANKED = { "gauc", "ndcg", "precision", "recall", "hit_rate", "map", "mrr" }
+local CLASSES = { "logloss", "auc", "accuracy", "pr_auc", "ne", "ece" }
+local VALUES = { "rmse", "mae", "label", "prediction", "calibration" }
 
 metrics.better = BETTER
-metrics.names = { "logloss", "auc", "accuracy", "rmse", "mae", "ne", "pr_auc", "calibration", "ece",
-  "label", "prediction", unpack(RANKED) }
+
+--- The names of the metrics of a result.
+---@param link integer mr_link, how scores are read
+---@param grouped any whether there are groups
+---@return string[]
+function metrics.of(link, grouped)
+  local names = {}
+  for _, list in ipairs { link == C.MR_LOGIT and CLASSES or {}, VALUES, grouped and RANKED or {} } do
+    for _, name in ipairs(list) do names[#names + 1] = name end
+  end
+  return names
+end
+
+metrics.names = metrics.of(C.MR_LOGIT, true)
 
 local DEFAULT_WINDOW, DEFAULT_EVERY = 10000, "10s"
 
@@ -57,12 +71,8 @@ end
 -- mr_score as a table. A metric that the samples do not define is NaN (the AUC of one class, any
 -- mean of nothing); one that makes no sense without classes is left out.
 local function result(score, link)
-  local r = { rows = score.rows, rmse = score.rmse, mae = score.mae, label = score.label,
-    prediction = score.prediction, calibration = score.calibration }
-  if link == C.MR_LOGIT then
-    r.logloss, r.accuracy = score.logloss, score.accuracy
-    r.auc, r.pr_auc, r.ne, r.ece = score.auc, score.pr_auc, score.ne, score.ece
-  end
+  local r = { rows = score.rows }
+  for _, name in ipairs(metrics.of(link)) do r[name] = score[name] end
   return r
 end
 

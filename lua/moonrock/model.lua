@@ -93,6 +93,15 @@ local function plain(options)
   return kept
 end
 
+local function build(definition, m, opt)
+  local forward, own_loss = err.call(m.subject, definition.build, m, opt)
+  if type(forward) ~= "function" then
+    err.raise_at(definition.build, "%s: its function returned %s, expected a function of a batch", m.subject,
+      forward == nil and "nothing" or "a " .. type(forward))
+  end
+  return forward, own_loss
+end
+
 --- Makes the model: opens its store, or keeps it in memory without one.
 ---@param options table|nil store, schema, seed, threads, read_only, follow, commit_seconds, commit_every,
 --- lr, optim, schedule (of the learning rate; see moonrock.schedule), clip_norm, clip_each, clip_value (see
@@ -110,7 +119,7 @@ function Definition:__call(options)
   err.check(C.mr_threads_set(options.threads or 0))
   if options.memory then err.check(C.mr_memory_limit_set(options.memory)) end
   local m = setmetatable({
-    name = self.name, definition = self, opt = opt, schema = options.schema,
+    name = self.name, subject = "model " .. self.name, definition = self, opt = opt, schema = options.schema,
     data = options.data or options.schema,
     seed = options.seed or SEED, step_number = 0, tables = {}, params = {}, by_name = {},
     read_only = options.read_only or options.follow, position = ffi.new("mr_position"), fit = {},
@@ -138,21 +147,10 @@ function Definition:__call(options)
         if opt[name] == nil then opt[name] = (m.kept.options or {})[name] end
       end
     end
-    local rule, lr = opt.optim, opt.lr
-    if type(rule) == "table" then
-      m.default_optim = lr and optim.with_lr(rule, lr) or rule
-    elseif rule then
-      m.default_optim = optim.new(rule, { lr = lr })
-    else
-      local default = self.settings.optim or optim.adam()
-      m.default_optim = lr and optim.with_lr(default, lr) or default
-    end
+    local rule = err.call(m.subject, optim.of, opt.optim or self.settings.optim or "adam")
+    m.default_optim = opt.lr and err.call(m.subject, optim.with_lr, rule, opt.lr) or rule
     if opt.schedule then m:set_schedule(opt.schedule) end
-    m.forward, m.own_loss = self.build(m, opt)
-    if type(m.forward) ~= "function" then
-      err.raise("model %s: its function returned %s, expected a function of a batch", self.name,
-        type(m.forward))
-    end
+    m.forward, m.own_loss = build(self, m, opt)
     for name, value in pairs(m.store and opt or {}) do
       if optim.in_lua(value) then
         err.raise("model %s: %s is an optimizer in Lua: give it in the model's file, which the store keeps",
@@ -162,7 +160,9 @@ function Definition:__call(options)
     m.limits = shrink.limits(m)
     m.clip = clip.of("model " .. self.name, opt)
     m.train_tape = tape.new { seed = m.seed }
+    m.train_tape.owner = m
     m.eval_tape = tape.new { seed = m.seed }
+    m.eval_tape.owner = m
     local floor, limit = C.mr_memory_floor(), C.mr_memory_limit()
     if floor > limit then
       err.raise("model %s: %.0f MB of memory are less than it needs: at least %.0f MB (--memory)",
@@ -213,6 +213,8 @@ function Model:fields()
   return n
 end
 
+local PARAM_OPTIONS = { init = true, optim = true, trainable = true, clip_each = true }
+
 --- Declares a dense weight; see moonrock.param.
 ---@param name string
 ---@param shape integer[]
@@ -221,6 +223,12 @@ end
 function Model:param(name, shape, options)
   take_name(self, "param", name)
   options = options or {}
+  for key in pairs(options) do
+    if not PARAM_OPTIONS[key] then
+      err.raise("param %q has no option %q, expected init, optim, trainable or clip_each", name,
+        tostring(key))
+    end
+  end
   local p = Param.new(name, self.seed, shape, { init = options.init, trainable = options.trainable,
     optim = options.optim or self.opt.dense_optim or self.default_optim, clip_each = options.clip_each })
   self.params[#self.params + 1] = p
@@ -314,6 +322,11 @@ function Model:set_schedule(value)
   self.opt.schedule = self.schedule.text
 end
 
+local function nothing(self)
+  err.raise_at(self.forward, "%s: its function of a batch returned nothing, expected scores [n, 1]",
+    self.subject)
+end
+
 --- Applies the model to a batch: logits [n, 1]. In training it records for `backward`; after
 --- `model:eval()` it only computes, and creates no rows.
 ---@param batch table
@@ -333,24 +346,42 @@ function Model:__call(batch)
     self.eval_tape:begin(false, self.step_number)
     tape.current = self.eval_tape
   end
-  return self.forward(batch)
+  local logits = err.call(self.subject, self.forward, batch)
+  local shift = self.fit.shift
+  if shift and not self.training then return logits + shift end
+  return logits or nothing(self)
 end
 
 --- Computes without learning from now on, until `train()`.
 function Model:eval() self.training = false end
 function Model:train() self.training = true end
 
-local function give_up(self, problem)
-  self.broken = problem
+-- Forgets the gradients since the last step.
+local function drop(self)
   self.open = false
   for _, t in ipairs(self.tables) do C.mr_table_drop(t.c) end
   for _, p in ipairs(self.params) do C.mr_param_zero(p.c) end
+end
+
+local function names(list)
+  local words = {}
+  for i, item in ipairs(list) do words[i] = item.name end
+  return table.concat(words, ", ")
+end
+
+--- Stops for good: raises a problem with the position of the batch and the tables of the model, none
+--- of which will be committed any more.
+---@param problem string such as "the loss is nan"
+function Model:give_up(problem)
+  self.broken = problem
+  drop(self)
   local batch = self.batch
   local where = ""
   if batch then
     where = (" (epoch %d, the batch of %d samples that ends at sample %d)"):format(batch.epoch,
       batch.n, tonumber(batch.c.position.sample))
   end
+  if #self.tables > 0 then where = ("%s, tables %s"):format(where, names(self.tables)) end
   err.raise("model %s: step %d: %s%s; nothing of it is committed. A smaller learning rate may "
     .. "help", self.name, self.step_number + 1, problem, where)
 end
@@ -362,33 +393,74 @@ local function in_lua(self, what, update)
   self.broken = nil
 end
 
---- Updates every row and param by the gradients since the last step, each once.
+-- Whether all gradients are finite: then a step cannot stop half way.
+local function finite(self)
+  for i = 1, #self.tables do
+    if C.mr_table_finite(self.tables[i].c) < 0 then return false end
+  end
+  for i = 1, #self.params do
+    if C.mr_param_finite(self.params[i].c) < 0 then return false end
+  end
+  return true
+end
+
+-- The batch at hand is done with.
+local function advance(self, batch)
+  self.open = false
+  self.train_tape:reset()
+  if batch and batch == self.own_batch then ffi.copy(self.position, batch.c.position, 16) end
+  self.batches_since = self.batches_since + 1
+end
+
+--- Goes on behind the batch at hand without learning from it: no row or param changes.
+function Model:skip()
+  drop(self)
+  advance(self, self.own_batch)
+end
+
+--- A loss that is not finite: an error, or false with `model.on_nan = "skip"`.
+---@param loss number
+function Model:refuse(loss)
+  if self.on_nan == "skip" then return false end
+  self:give_up(("the loss is %s"):format(loss ~= loss and "nan" or "infinite"))
+end
+
+--- Multiplies the gradients since the last step by a factor.
+---@param factor number
+function Model:scale_gradients(factor)
+  for i = 1, #self.tables do C.mr_table_scale(self.tables[i].c, factor) end
+  for i = 1, #self.params do C.mr_param_scale(self.params[i].c, factor) end
+end
+
+--- Updates every row and param by the gradients since the last step, each once. One that is not finite
+--- is an error after which the model commits nothing more; with `model.on_nan = "skip"` the step is
+--- left out.
+---@return boolean stepped false: left out
 function Model:step()
   if self.broken then err.raise("model %s: it stopped: %s", self.name, self.broken) end
+  if self.on_nan == "skip" and not finite(self) then
+    self:skip()
+    return false
+  end
   local step = self.step_number + 1
   if self.schedule then apply_lr(self, self.lr_factor * self.schedule.at(self.step_number)) end
-  if not clip.apply(self) then give_up(self, ffi.string(C.mr_error())) end
+  if not clip.apply(self) then self:give_up(ffi.string(C.mr_error())) end
   for i = 1, #self.tables do
     local t = self.tables[i]
-    if C.mr_table_push(t.c, step) < 0 then give_up(self, ffi.string(C.mr_error())) end
+    if C.mr_table_push(t.c, step) < 0 then self:give_up(ffi.string(C.mr_error())) end
     if t.updates then in_lua(self, t, t.update) end
   end
   for i = 1, #self.params do
     local p = self.params[i]
     local updates = C.mr_param_updates(p.c)
-    if C.mr_param_step(p.c, step) < 0 then give_up(self, ffi.string(C.mr_error())) end
+    if C.mr_param_step(p.c, step) < 0 then self:give_up(ffi.string(C.mr_error())) end
     if p.update and C.mr_param_updates(p.c) > updates then in_lua(self, p.c, p.update) end
   end
   self.step_number = step
-  self.open = false
-  self.train_tape:reset()
-  local batch = self.batch
-  if batch and batch == self.own_batch then
-    ffi.copy(self.position, batch.c.position, 16)
-  end
-  self.batches_since = self.batches_since + 1
+  advance(self, self.batch)
   if self.limits then shrink.enforce(self, self.limits) end
   if self.store and not self.manual_commits and self:commit_due() then self:commit_behind() end
+  return true
 end
 
 -- Whether no commit is being written. One that failed may have had the description to write.

@@ -174,13 +174,29 @@ function optim.param_update(o, size)
   end
 end
 
+--- An optimizer from what stands for one: itself, a name, or plain data as in a recipe or a store,
+--- { rule = "adam", lr = 0.001, ... }.
+---@param o table|string
+---@return table
+function optim.of(o)
+  if type(o) == "string" then return optim.new(o) end
+  if getmetatable(o) == Optim then return o end
+  if type(o) ~= "table" or not o.rule then
+    err.raise('expected an optimizer such as mr.optim.adam { lr = 0.001 } or { rule = "adam" }, got %s',
+      type(o) == "table" and "a table without a rule" or type(o))
+  end
+  local settings = {}
+  for name, value in pairs(o) do
+    if name ~= "rule" and name ~= "kind" then settings[name] = value end -- the rule has its kind
+  end
+  return optim.new(o.rule, settings)
+end
+
 --- Fills in a C description.
----@param o table made by one of the functions above
+---@param o table|string see optim.of
 ---@param to ffi.cdata* an mr_optim
 function optim.write(o, to)
-  if getmetatable(o) ~= Optim then
-    err.raise("expected an optimizer such as mr.optim.adam{ lr = 0.001 }, got %s", type(o))
-  end
+  o = optim.of(o)
   ffi.fill(to, ffi.sizeof("mr_optim"))
   for name, value in pairs(o) do
     if WORDS[name] then
@@ -193,6 +209,7 @@ end
 
 --- The same rule with another learning rate.
 function optim.with_lr(o, lr)
+  if type(lr) ~= "number" then err.raise("lr is a %s, expected a number", type(lr)) end
   local copy = setmetatable({}, Optim)
   for name, value in pairs(o) do copy[name] = value end
   copy.lr = lr

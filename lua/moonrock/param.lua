@@ -36,15 +36,16 @@ function Param.new(name, seed, shape, options)
     local d = shape[i]
     if type(d) ~= "number" or d < 1 or d % 1 ~= 0 then
       err.raise("param %q: dimension %d is %s, expected a whole number from 1", name, i,
-        tostring(d))
+        err.show(d))
     end
   end
   local count = 1
   for i = 1, #shape do count = count * shape[i] end
   local init, rule = ffi.new "mr_init", ffi.new "mr_optim"
-  initializer.write(o.init, init, shape)
+  local subject = ("param %q"):format(name)
   local optimizer = o.optim or optim.adam()
-  optim.write(optimizer, rule)
+  err.call(subject, initializer.write, o.init, init, shape)
+  err.call(subject, optim.write, optimizer, rule)
   local trainable = o.trainable ~= false
   local c = err.check(C.mr_param_new(name, seed, ffi.new("int32_t[?]", #shape, shape), #shape, init,
     rule, trainable and 1 or 0))

@@ -73,6 +73,35 @@ function reader.field(schema, field)
     table.concat(names, ", "))
 end
 
+local SPLIT = { fraction = true, fold = true, folds = true, part = true }
+
+--- Writes which records are read, by a hash of their numbers: { fraction = 0.1, part = "train" |
+--- "valid" } or { fold = 1, folds = 5, part = }; "valid" is what is held out.
+---@param split table|nil nil: all
+---@param c ffi.cdata* mr_reader_options
+function reader.write_split(split, c)
+  if not split then return end
+  for name in pairs(split) do
+    if not SPLIT[name] then err.raise("split has no option %q", tostring(name)) end
+  end
+  local fold, folds = split.fold, split.folds
+  if folds then
+    if type(folds) ~= "number" or folds < 2 or folds % 1 ~= 0 then
+      err.raise("split: folds is %s, expected a whole number from 2", tostring(folds))
+    end
+    if type(fold) ~= "number" or fold < 1 or fold > folds or fold % 1 ~= 0 then
+      err.raise("split: fold is %s, expected a whole number from 1 to %d", tostring(fold), folds)
+    end
+    c.split_from, c.split = (fold - 1) / folds, fold / folds
+  else
+    if type(split.fraction) ~= "number" then
+      err.raise("split: fraction is a %s, expected a number", type(split.fraction))
+    end
+    c.split = split.fraction
+  end
+  c.part = split.part == "valid" and 2 or 1
+end
+
 ---@class Batches an iterator of batches: `for batch in it do`
 ---@field batch Batch the one batch, filled again and again
 local Batches = {}
@@ -163,8 +192,8 @@ end
 ---@param files string|string[] paths; "-" is standard input
 ---@param options table|nil size (256), epochs (1), shuffle (true, a number of samples, "full" or
 --- false), window, seed, from = { epoch = , sample = }, split = { fraction =, part = "train" |
---- "valid" }, bad_lines = "error" | "skip" | "keep", follow, max_wait, memory, labels (false: not
---- read), skip, limit
+--- "valid" } or { fold =, folds =, part = }, bad_lines = "error" | "skip" | "keep", follow, max_wait,
+--- memory, labels (false: not read), skip, limit
 ---@param format table { format =, fields =, schema =, task = }
 ---@return Batches
 function reader.open(files, options, format)
@@ -188,10 +217,7 @@ function reader.open(files, options, format)
   c.follow = o.follow and 1 or 0
   c.stream = (o.stream or o.follow or o.max_wait) and 1 or 0
   c.memory = o.memory == nil and -1 or o.memory and 1 or 0
-  if o.split then
-    c.split = o.split.fraction
-    c.part = o.split.part == "valid" and 2 or 1
-  end
+  reader.write_split(o.split, c)
   c.epochs = o.epochs or 1
   c.window = window_of(o)
   c.skip, c.limit = o.skip or 0, o.limit or 0

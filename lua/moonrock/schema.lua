@@ -208,10 +208,7 @@ function Schema:fit(options)
   local list, n, copy = reader.strings(files_of(self, o.files or "train"))
   c.files, c.files_n, c.format, c.schema, c.size = list, n, self.format, self.c, 1
   c.labels, c.bad_lines, c.epochs = C.MR_LABELS_AUTO, C.MR_BAD_SKIP, 1
-  if o.split then
-    c.split = o.split.fraction
-    c.part = o.split.part == "valid" and 2 or 1
-  end
+  reader.write_split(o.split, c)
   err.check(C.mr_schema_fit(self.c, c))
   return copy
 end

@@ -35,7 +35,7 @@ local function column_check(name, at, column, option)
   local dim = column.dim
   if type(dim) ~= "number" or dim < 1 or dim > 65535 or dim % 1 ~= 0 then
     err.raise("table %q: column %q has dim %s, expected a whole number from 1 to 65535", name, at,
-      tostring(dim))
+      err.show(dim))
   end
 end
 
@@ -135,8 +135,9 @@ function Table.new(name, id, seed, columns, default_optim, options, defaults)
     description[i - 1].dim = column.dim
     description[i - 1].admit = admit_of(name, column, o.admission)
     admits = admits or description[i - 1].admit > 1
-    initializer.write(column.init, description[i - 1].init)
-    optim.write(column.optim or default_optim, description[i - 1].optim)
+    local subject = ("table %q: column %q"):format(name, column_name)
+    err.call(subject, initializer.write, column.init, description[i - 1].init)
+    err.call(subject, optim.write, column.optim or default_optim, description[i - 1].optim)
   end
   local c = err.check(C.mr_table_new(name, id, seed, description, #names))
   local self = setmetatable({ c = ffi.gc(c, C.mr_table_free), name = name, id = id,

@@ -6,6 +6,7 @@
 -- its step raises an error; one that was kept for 16 steps or more may be in use again.
 local ffi = require "ffi"
 local C = require "moonrock.ffi"
+local element = require "moonrock.element"
 local err = require "moonrock.error"
 
 local tape = {
@@ -76,9 +77,12 @@ function Tape:free()
   next_generation(self)
 end
 
--- The handle of a node, or the error of a failed one.
-local function handle(t, id)
-  if id < 0 then err.check(id) end
+-- The handle of a node, or the error of a failed one; in a layer, `linear "deep.1"`, it is the layer's.
+local function handle(t, id, layer)
+  if id < 0 then
+    if not layer then err.check(id) end
+    err.raise("%s: %s", layer, (ffi.string(C.mr_error()):gsub("^[%w_]+: ", "", 1)))
+  end
   local h = t.handles[id + 1]
   if h then
     h.generation = t.generation
@@ -94,9 +98,20 @@ local function stale()
   err.raise("tensor: it was computed in a step that is over; compute it again")
 end
 
+local function two_tapes(t, other, operation)
+  local a, b = t.owner, other.owner
+  if a and b and a ~= b then
+    err.raise("%s: tensors of two models, %s and %s", operation, a.name, b.name)
+  elseif a and b then
+    err.raise("%s: a tensor of %s's training and one of its evaluation", operation, a.subject)
+  end
+  err.raise("%s: tensors of two tapes", operation)
+end
+
 local function describe(x)
   local meta = getmetatable(x)
   if type(meta) == "table" and meta.kind then return meta.kind end
+  if type(x) == "table" and x.c and x.label then return "batch; look its keys up in a table first" end
   return type(x)
 end
 
@@ -115,7 +130,7 @@ tape.of = tape_of
 local function node(t, x, operation)
   if getmetatable(x) == Tensor then
     if x.generation ~= x.tape.generation then stale() end
-    if x.tape ~= t then err.raise("%s: tensors of two tapes", operation) end
+    if x.tape ~= t then two_tapes(t, x.tape, operation) end
     return x.id
   end
   local id
@@ -461,15 +476,23 @@ local function user_backward(t, id)
 end
 
 --- Adds the gradients of this loss, [1], to those of the params, rows and leaves below it. Several
---- calls before a step add up. A loss that is not finite is an error.
+--- calls before a step add up. A loss that is not finite is an error, which of a model's tensor names
+--- the batch; if the model is to skip such batches, nothing is added.
+---@return boolean added
 function Tensor:backward()
   local t = tape_of(self)
-  local id = C.mr_tape_backward(t.c, node(t, self, "backward"))
+  local from = node(t, self, "backward")
+  local id = C.mr_tape_backward(t.c, from)
+  if id == -1 and t.owner and C.mr_tape_elements(t.c, from) == 1 then
+    local loss = C.mr_tape_scalar(t.c, from, 0)
+    if loss - loss ~= 0 then return t.owner:refuse(loss) end
+  end
   while id >= 0 do
     user_backward(t, id)
     id = C.mr_tape_backward_next(t.c)
   end
   if id ~= DONE then err.check(id) end
+  return true
 end
 
 --- After backward, an element of the gradient of a leaf that wants one; NaN if it has none.
@@ -564,8 +587,27 @@ end
 -- A node of its own for an input that is given twice: so da and db never are the same array.
 local function copy(t, id) return err.check(C.mr_tape_affine(t.c, id, 1, 0)) end
 
+-- An operation of `element`, which C runs.
+local function element_wise(spec)
+  local subject = "operation " .. spec.name
+  local steps, count, inputs = err.call(subject, element.trace, spec.element)
+  return function(a, b, c, d)
+    local given = d and 4 or c and 3 or b and 2 or 1
+    if given ~= inputs then err.raise("%s: %d tensors, expected %d", subject, given, inputs) end
+    local t = tape_of(a, b)
+    local na, nb = node(t, a, subject), b and node(t, b, subject) or -1
+    local nc, nd = c and node(t, c, subject) or -1, d and node(t, d, subject) or -1
+    C.mr_tape_argument(t.c, na)
+    if b then C.mr_tape_argument(t.c, nb) end
+    if c then C.mr_tape_argument(t.c, nc) end
+    if d then C.mr_tape_argument(t.c, nd) end
+    return handle(t, C.mr_tape_element(t.c, steps, count), subject)
+  end
+end
+
 ---@class Operation
 ---@field name string
+---@field element? fun(a: number, ...): number instead of the others
 ---@field shape? fun(a: Tensor, ...): integer, ... the result's dimensions; default: those of a
 ---@field forward fun(out: ffi.cdata*, a: ffi.cdata*, ...)
 ---@field backward? fun(grad: ffi.cdata*, out: ffi.cdata*, a: ffi.cdata*, ...)
@@ -574,12 +616,18 @@ local function copy(t, id) return err.check(C.mr_tape_affine(t.c, id, 1, 0)) end
 --- out[0 .. n-1] from the elements of its inputs; `backward(grad, out, a, b, da, db, n, counts)`
 --- adds to da and db what the gradient `grad` of the result makes there. All are `float *` (under
 --- mr.gradcheck `double *`); counts[i] is the number of elements of input i.
+---
+--- An element-wise one is better given as `element`, a function of one number of each tensor, all of
+--- one shape: it is called once, with symbols that know + - * / and :exp(), :log(), :sqrt(), :abs(),
+--- :sigmoid(), :tanh(), :relu(), :max(y), :min(y), and runs on all threads; its gradient is derived.
 ---@param spec Operation
 ---@return fun(a: Tensor|Param, ...): Tensor
 function tape.operation(spec)
-  if type(spec) ~= "table" or type(spec.name) ~= "string" or type(spec.forward) ~= "function" then
-    err.raise("mr.operation: expected { name = , forward = , backward = , shape = }")
+  if type(spec) ~= "table" or type(spec.name) ~= "string"
+    or type(spec.forward or spec.element) ~= "function" then
+    err.raise("mr.operation: expected { name =, forward =, backward =, shape = } or { name =, element = }")
   end
+  if spec.element and not spec.forward then return element_wise(spec) end
   for key in pairs(spec) do
     if key ~= "name" and key ~= "forward" and key ~= "backward" and key ~= "shape" then
       err.raise("mr.operation: %s has no field %q", spec.name, tostring(key))

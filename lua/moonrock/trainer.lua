@@ -1,4 +1,5 @@
 --- Training loops: `fit` (epochs, validation, early stopping, commits), `evaluate`, `predict`.
+local ffi = require "ffi"
 local C = require "moonrock.ffi"
 local clip = require "moonrock.clip"
 local err = require "moonrock.error"
@@ -66,12 +67,98 @@ function trainer.predict(model, batches, each)
   end)
 end
 
-local DEFAULTS = { epochs = 1, size = 256, shuffle = true, monitor = "auc" }
+-- ---- the options of fit -------------------------------------------------------------------------
 
-local OPTIONS = { train = true, valid = true, test = true, epochs = true, size = true,
-  shuffle = true, window = true, patience = true, reduce = true, monitor = true, on_event = true,
-  on_batch = true, bad_lines = true, split = true, memory = true, schedule = true, clip_norm = true,
-  clip_each = true, clip_value = true, metrics = true }
+local DEFAULTS = { epochs = 1, size = 256, shuffle = true, monitor = "auc", accumulate = 1,
+  on_nan = "stop", correction = "shift" }
+
+-- What each is: a type; words, one of which it is; "count" is a whole number from 1, "any" is checked
+-- where it is used.
+local OPTIONS = { train = "any", valid = "any", test = "any", epochs = "count", size = "count",
+  shuffle = "any", window = "count", patience = "count", reduce = "number", monitor = "string",
+  validate_every = "count", accumulate = "count", class_weight = "any", negative_rate = "number",
+  correction = { "shift", "weight", "q" }, on_nan = { "stop", "skip" }, on_event = "function",
+  on_batch = "function", on_step = "function", on_epoch = "function", on_validate = "function",
+  bad_lines = { "error", "skip" }, split = "any", memory = "boolean", schedule = "any",
+  clip_norm = "number", clip_each = "number", clip_value = "number", metrics = "table" }
+
+local CORRECTION = { shift = "sampled", weight = "weighted", q = "sampled" }
+
+local function one_of(name, value, words)
+  for _, word in ipairs(words) do
+    if value == word then return end
+  end
+  err.raise("mr.fit: %s is %s, expected one of %s", name, err.show(value), table.concat(words, ", "))
+end
+
+--- Raises if an option of fit is none, or not of its type.
+---@param name string
+---@param value any
+function trainer.check_option(name, value)
+  local kind = OPTIONS[name]
+  if not kind then err.raise("mr.fit has no option %q", tostring(name)) end
+  if kind == "any" then return end
+  if type(kind) == "table" then return one_of(name, value, kind) end
+  if kind == "count" then
+    if type(value) ~= "number" or value < 1 or value % 1 ~= 0 then
+      err.raise("mr.fit: %s is %s, expected a whole number from 1", name, err.show(value))
+    end
+  elseif type(value) ~= kind then
+    err.raise("mr.fit: %s is a %s, expected a %s", name, type(value), kind)
+  end
+end
+
+-- "auc" is "rmse" where scores are no logits.
+local function check_monitor(model, o)
+  if model.objective.link ~= C.MR_LOGIT and o.monitor == "auc" then o.monitor = "rmse" end
+  if metrics.better[o.monitor] == 0 then
+    err.raise("mr.fit: monitor %q is neither better when larger nor when smaller", o.monitor)
+  end
+  local words = {}
+  for _, name in ipairs(metrics.of(model.objective.link, o.metrics and o.metrics.group)) do
+    if metrics.better[name] ~= 0 then words[#words + 1] = name end
+  end
+  one_of("monitor", o.monitor, words)
+end
+
+local function options_of(model, given)
+  if type(model) ~= "table" or not model.step_number then
+    err.raise("mr.fit: expected a model, got %s", type(model) == "table" and model.build
+      and ("the definition of %s; call it with its options"):format(model.name) or "a " .. type(model))
+  end
+  if type(given) ~= "table" then
+    err.raise("mr.fit: expected a table of options, got a %s", type(given))
+  end
+  local o = {}
+  for name, value in pairs(DEFAULTS) do o[name] = value end
+  for name, value in pairs(given) do
+    trainer.check_option(name, value)
+    o[name] = value
+  end
+  if not o.train then err.raise 'mr.fit: train is missing, expected "train" or files' end
+  check_monitor(model, o)
+  local rate, classes = o.negative_rate, o.class_weight
+  if rate and model.loss_name ~= "bce" or classes and model.objective.link ~= C.MR_LOGIT then
+    err.raise("mr.fit: %s is for labels 0 and 1, and model %s has the loss %s",
+      rate and "negative_rate" or "class_weight", model.name, model.loss_name)
+  end
+  if rate and not (rate > 0 and rate <= 1) then
+    err.raise("mr.fit: negative_rate is %g, expected more than 0 and at most 1", rate)
+  end
+  if classes and classes ~= "balanced" and not (type(classes) == "table" and #classes == 2
+    and tonumber(classes[1]) and tonumber(classes[2]) and classes[1] >= 0 and classes[2] >= 0) then
+    err.raise('mr.fit: class_weight is %s, expected { negative, positive } or "balanced"',
+      tostring(classes))
+  end
+  if type(o.split) == "number" then o.split = { fraction = o.split } end
+  return o
+end
+
+-- The split with the part to read, for a reader.
+local function split_of(o, part)
+  local split = o.split
+  return split and { fraction = split.fraction, fold = split.fold, folds = split.folds, part = part } or nil
+end
 
 -- Whether metric a is better than b.
 local function better(monitor, a, b)
@@ -80,29 +167,77 @@ local function better(monitor, a, b)
   if metrics.better[monitor] == 1 then return a > b end
   return a < b
 end
+trainer.better = better
+
+-- ---- what is done to a batch before it is learned from --------------------------------------------
+
+-- n / (2 n_c) of both classes, by one pass over the training data.
+local function balanced(model, o)
+  local meter = metrics.new { loss = "mse" }
+  local batches = model.data:batches(o.train, { size = EVAL_BATCH, bad_lines = o.bad_lines,
+    split = split_of(o, "train") })
+  for batch in batches do meter:add(batch.c.label, batch.c.label, batch.n) end
+  batches:close()
+  local positive = meter:result().label
+  if not (positive > 0 and positive < 1) then
+    err.raise("mr.fit: class_weight is balanced, but %g of the training data are positive", positive)
+  end
+  return { 1 / (2 * (1 - positive)), 1 / (2 * positive) }
+end
+
+-- A function that drops negatives of a batch and weights the rest, as the options say; or nil.
+local function preparation(model, o)
+  local rate, run = o.negative_rate, model.fit
+  if not rate and not o.class_weight then return nil end
+  run.class_weight = o.class_weight == "balanced" and (run.class_weight or balanced(model, o)) or nil
+  local classes = run.class_weight or o.class_weight or { 1, 1 }
+  local negative, positive = classes[1], classes[2]
+  if rate and o.correction == "weight" then negative = negative / rate end
+  local weighs = negative ~= 1 or positive ~= 1
+  local room, weight, c = 0, nil, nil
+  return function(batch)
+    c = c or ffi.cast("mr_batch *", batch.c) -- the reader's one batch
+    if rate then batch.n = err.check(C.mr_batch_draw(c, model.seed, batch.epoch, rate)) end
+    if not weighs then return end
+    if batch.n > room then
+      room = math.max(batch.n, o.size)
+      weight = ffi.new("float[?]", room)
+    end
+    err.check(C.mr_batch_weigh(c, negative, positive, weight))
+  end
+end
+
+-- ---- the loop ---------------------------------------------------------------------------------
 
 --- The loop everybody writes. Resumes where the model's last commit left off; the options must
 --- then be the same for the result to be.
+---
+--- accumulate = N: the gradients of N batches make one step, by the mean of the loss over all their
+--- samples; an epoch's last step may be of fewer. Commits are between steps.
+---
+--- negative_rate = r: of the samples labelled 0 each stays with the chance r, drawn anew in each epoch
+--- from (seed, epoch, number of the sample) alone. The scores are corrected in one of three ways, so
+--- that they, and all metrics of validation and test data, which are never sampled, are of the data
+--- as it is: correction = "shift" trains on logit - ln r (the metrics in `train` are then those of the
+--- sampled data); "weight" gives negatives 1/r as weight; "q" trains on the sampled data and adds
+--- ln r to the model's logits in evaluation from then on, q = p / (p + (1 - p) / r).
 ---@param model table
 ---@param options table train, valid, test (parts of the schema or files), epochs, size, shuffle,
---- window, patience (epochs without a better `monitor`, then the best state is restored), reduce
---- (factor of the learning rate after each such epoch), schedule (of the learning rate by steps; both
---- multiply), monitor = "auc" | "logloss" | "gauc" ..., metrics (options of mr.metrics for the validation
---- and test data), on_event(event), on_batch(batch, loss, iterator), bad_lines, split; clip_norm,
---- clip_each and clip_value in the place of the model's (see moonrock.clip)
----@return table the result event
+--- window, bad_lines, memory, split (fraction of train that is valid; or { fold =, folds = });
+--- validate_every (steps; besides the end of each epoch), metrics (options of mr.metrics for the
+--- validation and test data), monitor = "auc" | "logloss" | "gauc" ... (one of these metrics), patience
+--- (validations without a better `monitor`, then the best state is restored), reduce (factor of the
+--- learning rate after each such validation), schedule (of the learning rate by steps; both multiply);
+--- clip_norm, clip_each and clip_value in the place of the model's (see moonrock.clip);
+--- accumulate, class_weight = { negative, positive } | "balanced" (n / (2 n_c)), negative_rate,
+--- correction, on_nan = "stop" | "skip" (a batch whose loss or gradient is not finite is dropped and
+--- counted); on_step(step, loss), on_epoch(event), on_validate(event), each of which ends the
+--- training by returning false, as patience does; on_event(event), on_batch(batch, loss, iterator)
+---@return table the result event; its valid and test are of the model as it is now, best =
+--- { epoch =, step =, valid = } is the best validation
 function trainer.fit(model, options)
-  local o = {}
-  for name, value in pairs(DEFAULTS) do o[name] = value end
-  for name, value in pairs(options) do
-    if not OPTIONS[name] then err.raise("mr.fit has no option %q", tostring(name)) end
-    o[name] = value
-  end
+  local o = options_of(model, options)
   model.clip = clip.of("mr.fit", o) or model.clip
-  if model.objective.link ~= C.MR_LOGIT and o.monitor == "auc" then o.monitor = "rmse" end
-  if metrics.better[o.monitor] == 0 then
-    err.raise("mr.fit: monitor %q is neither better when larger nor when smaller", o.monitor)
-  end
   if o.schedule then model:set_schedule(o.schedule) end
   local emit = o.on_event or function() end
   local began = C.mr_clock()
@@ -110,89 +245,150 @@ function trainer.fit(model, options)
   local stopping = o.valid and o.patience and model.store
   run.done = run.done or 0
   run.loss, run.rows = run.loss or 0, run.rows or 0
+  local shift = o.negative_rate and math.log(o.negative_rate)
+  run.shift = o.correction == "q" and shift or nil
+  local training_shift = o.correction == "shift" and shift
+  local scale = o.negative_rate and CORRECTION[o.correction] or o.class_weight and "weighted" or nil
 
   local epoch_began = began
   local function data_options(part)
     return { size = EVAL_BATCH, epochs = 1, shuffle = false, bad_lines = o.bad_lines,
-      split = o.split and { fraction = o.split, part = part } or nil }
+      split = split_of(o, part) }
   end
 
+  local function tell(callback, event)
+    if callback and callback(event) == false then run.finished = true end
+  end
+
+  -- Keeps the state that was just committed if it is the best. One that was committed, but not kept
+  -- before the run was killed, is kept when it goes on.
   local function keep_best()
-    if stopping and run.best_epoch == run.done and run.best_epoch then
-      model.store:checkpoint("best")
-    end
+    if stopping and run.best_step == model.step_number then model.store:checkpoint("best") end
   end
 
-  -- Scores the validation data. A signal meanwhile leaves the epoch's end to the next run.
+  -- Scores the validation data. A signal meanwhile leaves that to the next run.
   local function validate()
     local ok, scores = pcall(trainer.evaluate, model, model.data:batches(o.valid, data_options("valid")),
       o.metrics)
-    if ok then return scores end
-    if model.store and type(scores) == "table" and scores.interrupted then model:commit() end
-    error(scores, 0)
+    if not ok then
+      if model.store and type(scores) == "table" and scores.interrupted then model:commit() end
+      error(scores, 0)
+    end
+    local value = scores[o.monitor]
+    run.valid, run.validated = scores, model.step_number
+    if better(o.monitor, value, run.best) then
+      run.best, run.best_valid, run.waited = value, scores, 0
+      run.best_step, run.best_epoch = model.step_number, run.done + 1
+    else
+      run.waited = (run.waited or 0) + 1
+      if o.reduce then model:scale_lr(model.lr_factor * o.reduce) end
+      if o.patience and run.waited >= o.patience then run.finished = true end
+    end
+    return scores
   end
 
-  local function epoch_end(seconds)
-    local valid = o.valid and validate()
-    run.done = run.done + 1
-    local event = { event = "epoch", epoch = run.done, steps = model.step_number, rows = run.rows,
-      seconds = seconds, rows_per_second = seconds > 0 and math.floor(run.rows / seconds) or nil,
-      train = { [loss_key(model)] = run.loss / math.max(run.rows, 1) } }
-    run.loss, run.rows = 0, 0
-    if valid then
-      event.valid = valid
-      local value = valid[o.monitor]
-      if value == nil then
-        err.raise("mr.fit: monitor %q is no metric of the validation data", tostring(o.monitor))
-      end
-      if better(o.monitor, value, run.best) then
-        run.best, run.best_epoch, run.waited = value, run.done, 0
-        run.best_valid = valid
-      else
-        run.waited = (run.waited or 0) + 1
-        if o.reduce then model:scale_lr(model.lr_factor * o.reduce) end
-        if o.patience and run.waited >= o.patience then run.finished = true end
-      end
-    end
+  local function finish_validation(event)
+    if event.valid then tell(o.on_validate, event) end
+    if event.event == "epoch" then tell(o.on_epoch, event) end
     if model.store then
       model:commit()
       keep_best()
     end
     emit(event)
+  end
+
+  local function epoch_end(seconds)
+    local valid = o.valid and validate() or nil
+    run.done = run.done + 1
+    local event = { event = "epoch", epoch = run.done, steps = model.step_number, rows = run.rows,
+      seconds = seconds, rows_per_second = seconds > 0 and math.floor(run.rows / seconds) or nil,
+      train = { [loss_key(model)] = run.loss / math.max(run.rows, 1), scale = scale }, valid = valid,
+      skipped = run.skipped }
+    run.loss, run.rows = 0, 0
+    finish_validation(event)
     epoch_began = C.mr_clock()
   end
 
-  model.manual_commits = true
+  -- Whether the steps so far ask for a validation that was not made yet.
+  local function validation_due()
+    local step = model.step_number
+    return o.valid and o.validate_every and step > 0 and step % o.validate_every == 0
+      and run.validated ~= step
+  end
+
+  local function validate_now()
+    local valid = validate()
+    finish_validation { event = "valid", epoch = run.done + 1, steps = model.step_number, valid = valid }
+  end
+
+  model.manual_commits, model.on_nan = true, o.on_nan
   if tonumber(model.position.epoch) > run.done then
     epoch_end(0)
-  elseif run.rows == 0 then
-    keep_best() -- the end of an epoch was committed, but perhaps not kept; later states are not it
+  elseif validation_due() then
+    validate_now()
+  else
+    keep_best()
   end
 
   if not run.finished and run.done < o.epochs then
     local batches = model:batches(o.train, { size = o.size, epochs = o.epochs, shuffle = o.shuffle,
-      window = o.window, bad_lines = o.bad_lines, memory = o.memory,
-      split = o.split and { fraction = o.split, part = "train" } or nil })
-    for batch in batches do
-      local n, last = batch.n, batch.last_of_epoch
-      local loss = trainer.loss(model, model(batch), batch)
+      window = o.window, bad_lines = o.bad_lines, memory = o.memory, split = split_of(o, "train") })
+    local prepare = preparation(model, o)
+    -- since the last step: batches, samples, the sum of their losses, batches that were dropped
+    local count, rows, loss_sum, skipped = 0, 0, 0, 0
+
+    local function learn(batch)
+      local logits = model(batch)
+      if training_shift then logits = logits - training_shift end
+      local loss = err.call(model.subject, trainer.loss, model, logits, batch)
       local value = loss:value()
-      loss:backward()
-      if o.on_batch then o.on_batch(batch, value, batches) end
-      run.loss, run.rows = run.loss + value * n, run.rows + n
-      model:step() -- which may commit
-      if last then
-        epoch_end(C.mr_clock() - epoch_began)
-        if run.finished then break end
-      elseif model:commit_due() then
-        model:commit_behind()
+      if o.accumulate > 1 then loss = loss * batch.n end
+      if loss:backward() then
+        rows, loss_sum = rows + batch.n, loss_sum + value * batch.n
+      else
+        skipped = skipped + 1
       end
-      poll_interrupt(model)
+      if o.on_batch then o.on_batch(batch, value, batches) end
+    end
+
+    -- One step of all batches since the last, or none if nothing of them is left.
+    local function step()
+      if rows == 0 then
+        model:skip()
+      else
+        if o.accumulate > 1 then model:scale_gradients(1 / rows) end
+        if not model:step() then skipped, rows, loss_sum = count, 0, 0 end
+      end
+      run.loss, run.rows = run.loss + loss_sum, run.rows + rows
+      if skipped > 0 then run.skipped = (run.skipped or 0) + skipped end
+      if o.on_step and rows > 0 and o.on_step(model.step_number, loss_sum / rows) == false then
+        run.finished = true
+      end
+      count, rows, loss_sum, skipped = 0, 0, 0, 0
+    end
+
+    for batch in batches do
+      local last = batch.last_of_epoch
+      if prepare then prepare(batch) end
+      if batch.n > 0 then learn(batch) end
+      count = count + 1
+      if last or count == o.accumulate then
+        step()
+        if last then
+          epoch_end(C.mr_clock() - epoch_began)
+        elseif validation_due() then
+          validate_now()
+        elseif model:commit_due() then
+          model:commit_behind()
+        end
+        if run.finished then break end
+        poll_interrupt(model)
+      end
     end
     batches:close()
   end
 
-  if stopping and run.best_epoch and run.best_epoch ~= run.done then
+  if stopping and run.best_step and run.best_step ~= model.step_number then
     model:restore("best")
     run = model.fit
     run.finished = true
@@ -200,15 +396,19 @@ function trainer.fit(model, options)
   elseif model.store and (not run.finished or model.batches_since > 0) then
     model:commit()
   end
-  model.manual_commits = nil
+  model.manual_commits, model.on_nan = nil, nil
 
   local rows = 0
   for _, t in ipairs(model.tables) do rows = rows + t:rows() end
   local result = { event = "result", steps = model.step_number, seconds = C.mr_clock() - began,
-    peak_rss_bytes = C.mr_memory_peak(), table_rows = rows, valid = run.best_valid }
+    peak_rss_bytes = C.mr_memory_peak(), table_rows = rows, skipped = run.skipped,
+    valid = run.validated == model.step_number and run.valid or nil }
   if o.valid and not result.valid then
     result.valid = trainer.evaluate(model, model.data:batches(o.valid, data_options("valid")),
       o.metrics)
+  end
+  if run.best_valid then
+    result.best = { epoch = run.best_epoch, step = run.best_step, valid = run.best_valid }
   end
   if o.test then
     result.test = trainer.evaluate(model, model.data:batches(o.test, data_options()), o.metrics)

@@ -1,4 +1,8 @@
 -- What the commands share: their options, the values these take, and names that are nearly right.
+local err = require "moonrock.error"
+local set = require("moonrock.search").set
+local trainer = require "moonrock.trainer"
+
 local options = {}
 
 -- ---- wrong usage ---------------------------------------------------------------------------
@@ -89,7 +93,7 @@ local function value(text)
 end
 
 local function setting(text)
-  local name, given = text:match("^([%a_][%w_]*)=(.*)$")
+  local name, given = text:match("^([%a_][%w_.]*)=(.*)$")
   if not name then return nil, ("'%s' is no NAME=VALUE"):format(text) end
   return { name, value(given) }
 end
@@ -184,7 +188,8 @@ DECLARE = {
     p:option("--schedule", "Factor of the learning rate by steps, such as \"cosine(1000)\" or "
       .. "\"warmup(100, step(500, 0.5))\".")
       :argname "SCHEDULE":convert(schedule)
-    p:option("--set", "An option of the model, such as dim=8 or hidden=64,32. Repeatable.")
+    p:option("--set", "An option of the model, such as dim=8, hidden=64,32 or linear.lr=0.1; "
+      .. "fit.NAME=VALUE: of the training loop. Repeatable.")
       :argname "NAME=VALUE":count "*":default {}:convert(setting)
     p:option("--seed", "Seed of all randomness (42)."):argname "N":convert(natural)
     p:option("--commit-every", "Commit every so many batches (by default every 30 seconds, and at "
@@ -284,16 +289,50 @@ function options.schema(name)
   return require("moonrock").schema_of(name)
 end
 
+-- Of a recipe: what is not an option of fit.
+local RECIPE = { model = true, lr = true, optim = true, loss = true, batch = true }
+
+local function fit_name(name) return name:match "^fit%.(.+)" end
+
+--- The options of mr.fit of a schema's recipe for a model, and of `--set fit.NAME=VALUE`.
+---@param args table
+---@param schema table|nil
+---@param recipe table
+---@param model string its name
+---@return table
+function options.of_fit(args, schema, recipe, model)
+  local fit = { size = recipe.batch }
+  for name, given in pairs(recipe) do
+    if not RECIPE[name] then
+      err.call(("schema %s: recipe of %s"):format(schema.name, model), trainer.check_option, name, given)
+      fit[name] = given
+    end
+  end
+  for _, pair in ipairs(args.set) do
+    local path = fit_name(pair[1])
+    if path then
+      set(fit, path, pair[2])
+      local name = path:match "^[^.]+"
+      local ok, problem = pcall(trainer.check_option, name, fit[name])
+      if not ok then options.usage("--set %s: %s", pair[1], problem) end
+    end
+  end
+  return fit
+end
+
 --- The model's options of a command line; those that it leaves open are the recipe's, which the
 --- schema has for this model.
 function options.of_model(args, schema, recipe)
   local o = { store = args.store, seed = args.seed, threads = args.threads, memory = args.memory,
     lr = args.lr or recipe.lr, optim = args.optim or recipe.optim, commit_every = args.commit_every,
     schema = schema, ttl = args.ttl, admit = args.admit, max_rows = args.max_rows,
-    schedule = args.schedule, clip_norm = args.clip_norm, allow_drop = args.allow_drop, loss = args.loss }
-  for _, pair in ipairs(args.set) do o[pair[1]] = pair[2] end
+    schedule = args.schedule, clip_norm = args.clip_norm, allow_drop = args.allow_drop,
+    loss = args.loss or recipe.loss }
   for name, default in pairs(recipe.model or {}) do
     if o[name] == nil then o[name] = default end
+  end
+  for _, pair in ipairs(args.set) do
+    if not fit_name(pair[1]) then set(o, (pair[1]:gsub("^model%.", "")), pair[2]) end
   end
   o.on_notice = function(text) io.stderr:write("moonrock: ", text, "\n") end
   return o
@@ -305,17 +344,31 @@ function options.of_metrics(args)
     values = args.slice and args.slice.values }
 end
 
---- Makes a model's definition complain about `--set NAME=` when it never asks for NAME while it is
---- built: an error where it asks for a name much like it, else a line on standard error.
+-- Options of every model, which the runtime asks for.
+local COMMON = { lr = true, optim = true, dense_optim = true, ttl = true, admit = true, max_rows = true,
+  schedule = true, clip_norm = true, clip_each = true, clip_value = true, loss = true }
+
+--- Makes a model's definition complain about an option that it never asks for while it is built: an
+--- error where it asks for a name much like it, else a line on standard error.
 ---@param definition table
----@param set table[] pairs of name and value
-function options.check_settings(definition, set)
+---@param list table[] `--set`: pairs of name and value
+---@param recipe table|nil of the schema for this model
+---@param schema table|nil
+function options.check_settings(definition, list, recipe, schema)
   local build, asked, names = definition.build, {}, {}
+  local given_by = {}
+  for name in pairs(recipe and recipe.model or {}) do
+    given_by[name] = ("schema %s: recipe of %s: %s"):format(schema.name, definition.name, name)
+  end
+  for _, pair in ipairs(list) do
+    local name = not fit_name(pair[1]) and pair[1]:gsub("^model%.", ""):match "^[^.]+"
+    if name then given_by[name] = "--set " .. pair[1] end
+  end
   definition.build = function(m, opt)
     local visible, hidden = {}, {}
     for name, given in pairs(opt) do visible[name] = given end
-    for _, pair in ipairs(set) do
-      hidden[pair[1]], visible[pair[1]] = visible[pair[1]], nil
+    for name in pairs(given_by) do
+      hidden[name], visible[name] = visible[name], nil
     end
     setmetatable(visible, { __index = function(_, name)
       if not asked[name] then
@@ -325,13 +378,12 @@ function options.check_settings(definition, set)
       return hidden[name]
     end })
     local forward, own_loss = build(m, visible)
-    for _, pair in ipairs(set) do
-      local name = pair[1]
-      local near = not asked[name] and name ~= "dense_optim" and options.nearest(name, names)
+    for name, by in pairs(given_by) do
+      local near = not asked[name] and not COMMON[name] and options.nearest(name, names)
       if near then
-        options.usage("--set %s: model %s has no such option; did you mean %s?", name, m.name, near)
-      elseif not asked[name] and name ~= "dense_optim" then
-        io.stderr:write(("moonrock: --set %s: model %s did not ask for it\n"):format(name, m.name))
+        options.usage("%s: model %s has no such option; did you mean %s?", by, m.name, near)
+      elseif not asked[name] and not COMMON[name] then
+        io.stderr:write(("moonrock: %s: model %s did not ask for it\n"):format(by, m.name))
       end
     end
     return forward, own_loss

@@ -3,11 +3,11 @@ local json = require "dkjson"
 
 local output = {}
 
-local ORDER = { "event", "model", "epoch", "steps", "step", "rows", "seconds", "rows_per_second",
-  "peak_rss_bytes", "table_rows", "bad_lines", "window", "total", "train", "valid", "test",
-  "value", "key", "logloss", "auc", "accuracy", "rmse", "mae", "ne", "pr_auc", "calibration", "ece",
-  "label", "prediction", "groups", "k", "gauc", "ndcg", "precision", "recall", "hit_rate", "map", "mrr",
-  "slices" }
+local ORDER = { "event", "model", "epoch", "steps", "step", "folds", "rows", "seconds", "rows_per_second",
+  "peak_rss_bytes", "table_rows", "bad_lines", "skipped", "window", "total", "train", "valid", "test", "best",
+  "mean", "deviation", "scale", "value", "key", "logloss", "auc", "accuracy", "rmse", "mae", "ne", "pr_auc",
+  "calibration", "ece", "label", "prediction", "groups", "k", "gauc", "ndcg", "precision", "recall",
+  "hit_rate", "map", "mrr", "slices" }
 
 local METRICS = { "logloss", "auc", "accuracy", "rmse" }
 local RANKED = { "gauc", "ndcg", "hit_rate", "mrr" } -- with groups
@@ -68,8 +68,10 @@ local print_event = {}
 function print_event.epoch(e)
   local line = ("epoch %d  %s steps  %s rows/s"):format(e.epoch, grouped(e.steps),
     grouped(e.rows_per_second or 0))
-  local name, value = next(e.train)
-  line = ("%s  train %s %.4f"):format(line, name, value)
+  for name, value in pairs(e.train) do
+    if name ~= "scale" then line = ("%s  train %s %.4f"):format(line, name, value) end
+  end
+  if e.train.scale then line = ("%s (%s)"):format(line, e.train.scale) end
   if e.valid then
     line = ("%s  valid logloss %s"):format(line, e.valid.logloss and
       ("%.4f auc %.4f"):format(e.valid.logloss, e.valid.auc) or ("rmse %.4f"):format(e.valid.rmse))
@@ -77,11 +79,25 @@ function print_event.epoch(e)
   print(line)
 end
 
+function print_event.valid(e)
+  print(("epoch %d  %s steps  valid %s"):format(e.epoch, grouped(e.steps), output.metrics(e.valid)))
+end
+
+function print_event.folds(e)
+  local words = {}
+  for _, name in ipairs(METRICS) do
+    local x = e.mean[name]
+    if x and x == x then words[#words + 1] = ("%s %.4f (%.4f)"):format(name, x, e.deviation[name]) end
+  end
+  print(("%d folds, mean (deviation)  %s"):format(e.folds, table.concat(words, "  ")))
+end
+
 function print_event.result(e, names)
   if e.steps then
     print(("%s steps in %.1f s  %s rows in tables  %s MB"):format(grouped(e.steps), e.seconds,
       grouped(e.table_rows), grouped(e.peak_rss_bytes / 1e6)))
   end
+  if e.skipped then print(("%s batches were not finite and were skipped"):format(grouped(e.skipped))) end
   for _, part in ipairs { "valid", "test" } do
     local r = e[part]
     if r then print(("%-5s  %s rows  %s"):format(part, grouped(r.rows), output.metrics(r, names))) end

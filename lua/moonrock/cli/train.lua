@@ -22,6 +22,9 @@ function train.declare(p)
   p:option("--shuffle", "Order of the training samples: window (default), full, or off.")
     :argname "HOW":convert(options.one_of { "window", "full", "off" })
   p:option("--window", "Samples in the shuffling window."):argname "N":convert(options.count)
+  p:option("--folds", "Cross-validation instead: train K models, each on the training data but one of K "
+    .. "parts, in DIR.1 to DIR.K, and give mean and deviation of their metrics."):argname "K"
+    :convert(options.count)
   options.declare(p, { "learning", "loss", "rows", "machine", "bad_lines", "json" })
 end
 
@@ -41,6 +44,9 @@ local function check_once(args, files)
   if args.shuffle == "full" then
     options.usage("--shuffle full: standard input (-) can be read only once, use window or off")
   end
+  if args.folds then
+    options.usage("--folds %d: standard input (-) can be read only once, give a file", args.folds)
+  end
   if tonumber(args.valid) then
     options.usage("--valid %s: standard input (-) can be read only once, give a file", args.valid)
   end
@@ -55,6 +61,11 @@ function train.run(args)
   end
   if args.valid and not split then files[#files + 1] = args.valid end
   if args.test then files[#files + 1] = args.test end
+  if args.folds and (args.valid or args.test) then
+    options.usage("--folds %d: --%s is not used, parts of the training data are held out", args.folds,
+      args.valid and "valid" or "test")
+  end
+  if args.folds == 1 then options.usage "--folds 1: expected 2 or more" end
   check_once(args, files)
   options.check_files(files)
 
@@ -67,8 +78,8 @@ function train.run(args)
     if #args.data == 0 then options.usage("--data FILE is missing (or --schema, of one that names files)") end
     o.data = mr.data { format = args.format, fields = args.fields }
   end
-  options.check_settings(definition, args.set)
-  local model = definition(o)
+  options.check_settings(definition, args.set, recipe, schema)
+  local fit = options.of_fit(args, schema, recipe, definition.name)
 
   local parts = schema and schema.parts or {}
   local source = options.files(args.data, "train")
@@ -82,21 +93,30 @@ function train.run(args)
   local Progress = require "moonrock.progress"
   local progress = Progress.new "train"
   local skip, bad = args.bad_lines == "skip", nil
-  mr.fit(model, {
-    train = source, valid = valid, test = test, split = split,
-    epochs = args.epochs or recipe.epochs, size = args.batch or recipe.batch,
-    patience = args.patience or recipe.patience, reduce = recipe.reduce, shuffle = SHUFFLE[args.shuffle],
-    window = args.window, bad_lines = args.bad_lines,
-    on_batch = function(batch, loss, batches)
-      if skip then bad = bad or options.count_bad(batches) end
-      progress:add(batch.n, loss, batches.progress and batches:progress() or nil)
-    end,
-    on_event = function(event)
-      if bad and event.event == "result" then event.bad_lines = bad.n end
-      show(event)
-      if event.event == "epoch" then progress = Progress.new "train" end
-    end,
-  })
+  local given = { train = source, epochs = args.epochs, size = args.batch, patience = args.patience,
+    shuffle = SHUFFLE[args.shuffle], window = args.window, bad_lines = args.bad_lines }
+  for name, value in pairs(given) do fit[name] = value end
+  function fit.on_batch(batch, loss, batches)
+    if skip then bad = bad or options.count_bad(batches) end
+    progress:add(batch.n, loss, batches.progress and batches:progress() or nil)
+  end
+  function fit.on_event(event)
+    if bad and event.event == "result" then event.bad_lines = bad.n end
+    show(event)
+    if event.event == "epoch" then progress = Progress.new "train" end
+  end
+  if args.folds then
+    fit.folds = args.folds
+    local r = mr.cross_validate(function(fold)
+      o.store = ("%s.%d"):format(args.store, fold)
+      return definition(o)
+    end, fit)
+    show { event = "folds", folds = args.folds, mean = r.mean, deviation = r.deviation }
+    return
+  end
+  fit.valid, fit.test, fit.split = valid, test, split
+  local model = definition(o)
+  mr.fit(model, fit)
   if bad then options.report_bad(bad.n, bad.first) end
   model:close()
 end
