@@ -2,8 +2,8 @@
 -- Networks", CIKM 2019: blocks of attention of the fields to one another, equations (5) to (9).
 -- Options: dim, of the vectors (16); blocks (3); heads, of a block (2); attention, width of a head (32);
 -- hidden, widths of an MLP beside it, as in the paper's AutoInt+ (none); dropout, its rate; layer_norm, of
--- the blocks; init, deviation of the vectors (0.01); factors, dense: optimizers of the vectors and of all
--- else.
+-- the blocks; batch_norm, of the MLP; init, deviation of the vectors (0.01); factors, dense: optimizers of
+-- the vectors and of all else.
 local mr = require "moonrock"
 
 return mr.model("autoint", function(m, opt)
@@ -24,7 +24,8 @@ return mr.model("autoint", function(m, opt)
   if opt.hidden then
     local widths = { unpack(opt.hidden) }
     widths[#widths + 1] = 1
-    deep = mr.mlp(m, "deep", fields * dim, widths, { dropout = opt.dropout, optim = dense })
+    deep = mr.mlp(m, "deep", fields * dim, widths, { dropout = opt.dropout, batch_norm = opt.batch_norm,
+      optim = dense })
   end
 
   return function(x)
