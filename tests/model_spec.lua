@@ -215,7 +215,7 @@ describe("a model of interactions", function()
     { "dcn", with { cross = 2 } }, { "dcnv2", with { cross = 2 } },
     { "dcnv2", with { cross = 2, rank = 3, structure = "stacked" } }, { "xdeepfm", with { cin = { 5 } } },
     { "xdeepfm", with { cin = { 5, 4 } } },
-    { "finalmlp", with { heads = 2, gates = { 4 } } },
+    { "finalmlp", with { heads = 2, gates = { 4 } } }, { "ensemble", with { of = "dcn", members = 2 } },
   }
 
   for i, case in ipairs(MODELS) do

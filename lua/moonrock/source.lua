@@ -74,7 +74,7 @@ function source.modules()
 end
 
 local SHIPPED = { "lr", "fm", "ffm", "fwfm", "afm", "nfm", "wide_deep", "deepfm", "dcn", "dcnv2", "xdeepfm",
-  "finalmlp", "autoint", "fibinet", "din", "mmoe", "mf", "two_tower" }
+  "finalmlp", "autoint", "fibinet", "din", "mmoe", "mf", "two_tower", "ensemble" }
 source.shipped = SHIPPED
 
 --- The model definition of a name that ships with the program, or of a Lua file.

@@ -32,10 +32,11 @@ local function loss_key(model)
 end
 
 local function inference(model, work, ...)
-  local training = model.training
+  local training, profiled = model.training, C.mr_profile_pause() == 1
   model:eval()
   local ok, result = pcall(work, ...)
   if training then model:train() end
+  if profiled then C.mr_profile_resume() end
   if not ok then error(result, 0) end
   return result
 end

@@ -7,7 +7,7 @@ local ORDER = { "event", "model", "epoch", "steps", "step", "folds", "rows", "se
   "peak_rss_bytes", "table_rows", "bad_lines", "skipped", "window", "total", "train", "valid", "test", "best",
   "mean", "deviation", "scale", "value", "key", "logloss", "auc", "accuracy", "rmse", "mae", "ne", "pr_auc",
   "calibration", "ece", "label", "prediction", "groups", "k", "gauc", "ndcg", "precision", "recall",
-  "hit_rate", "map", "mrr", "slices" }
+  "hit_rate", "map", "mrr", "slices", "parts", "name", "direction", "calls" }
 
 local METRICS = { "logloss", "auc", "accuracy", "rmse" }
 local RANKED = { "gauc", "ndcg", "hit_rate", "mrr" } -- with groups
@@ -90,6 +90,16 @@ function print_event.folds(e)
     if x and x == x then words[#words + 1] = ("%s %.4f (%.4f)"):format(name, x, e.deviation[name]) end
   end
   print(("%d folds, mean (deviation)  %s"):format(e.folds, table.concat(words, "  ")))
+end
+
+function print_event.profile(e)
+  print(("%-28s %9s %7s %10s %12s"):format("part", "seconds", "share", "calls", "us a call"))
+  for _, part in ipairs(e.parts) do
+    print(("%-28s %9.3f %6.1f%% %10s %12s"):format(
+      part.direction and part.direction .. " " .. part.name or part.name, part.seconds,
+      100 * part.seconds / e.seconds, part.calls > 0 and grouped(part.calls) or "",
+      part.calls > 0 and ("%.1f"):format(1e6 * part.seconds / part.calls) or ""))
+  end
 end
 
 function print_event.result(e, names)

@@ -25,6 +25,8 @@ function train.declare(p)
   p:option("--folds", "Cross-validation instead: train K models, each on the training data but one of K "
     .. "parts, in DIR.1 to DIR.K, and give mean and deviation of their metrics."):argname "K"
     :convert(options.count)
+  p:flag("--profile", "At the end, a table of where the time of training went: reading, looking up, each "
+    .. "operation forward and backward, updates, commits, waiting.")
   options.declare(p, { "learning", "loss", "rows", "machine", "bad_lines", "json" })
 end
 
@@ -91,6 +93,7 @@ function train.run(args)
   end
   local show = output.printer(args.json)
   local Progress = require "moonrock.progress"
+  local profile = require "moonrock.profile"
   local progress = Progress.new "train"
   local skip, bad = args.bad_lines == "skip", nil
   local given = { train = source, epochs = args.epochs, size = args.batch, patience = args.patience,
@@ -101,6 +104,7 @@ function train.run(args)
     progress:add(batch.n, loss, batches.progress and batches:progress() or nil)
   end
   function fit.on_event(event)
+    if args.profile and event.event == "result" then show(profile.finish()) end
     if bad and event.event == "result" then event.bad_lines = bad.n end
     show(event)
     if event.event == "epoch" then progress = Progress.new "train" end
@@ -116,6 +120,7 @@ function train.run(args)
   end
   fit.valid, fit.test, fit.split = valid, test, split
   local model = definition(o)
+  if args.profile then profile.start() end
   mr.fit(model, fit)
   if bad then options.report_bad(bad.n, bad.first) end
   model:close()

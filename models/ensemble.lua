@@ -1,0 +1,31 @@
+-- Deep ensemble: Lakshminarayanan, Pritzel and Blundell, "Simple and Scalable Predictive Uncertainty
+-- Estimation using Deep Ensembles", NeurIPS 2017, section 2.4: models of one kind, each with rows, weights and
+-- a loss of its own, so that they learn independently; the score is the mean of their logits.
+-- Options: of, the kind ("deepfm"); members (3); all other options are the members'.
+local mr = require "moonrock"
+
+return mr.model("ensemble", function(m, opt)
+  local kind, count = opt.of or "deepfm", opt.members or 3
+  local definition, member = mr.find(kind), {}
+  for i = 1, count do
+    -- the model, with names of this member's own
+    local own = setmetatable({}, { __index = m })
+    function own:table(name, ...) return m:table(("%s.%d"):format(name, i), ...) end
+    function own:param(name, ...) return m:param(("%d.%s"):format(i, name), ...) end
+    member[i] = definition.build(own, opt)
+  end
+  local logits = {}
+
+  return function(x)
+    local sum
+    for i = 1, count do
+      logits[i] = member[i](x)
+      sum = sum and sum + logits[i] or logits[i]
+    end
+    return sum / count
+  end, function(_, x) -- the loss of the same batch
+    local loss = mr.bce(logits[1], x.label)
+    for i = 2, count do loss = loss + mr.bce(logits[i], x.label) end
+    return loss
+  end
+end, { optim = mr.optim.adagrad { lr = 0.05 } })
