@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "admission.h"
+#include "profile.h"
 #include "store.h"
 
 enum { NAME_MOST = 1000 }; /* characters of a record's name */
@@ -37,6 +38,7 @@ int commit_file_path(const commit *c, size_t i, char path[PATH_SIZE])
 
 int mr_commit_begin(mr_store *s)
 {
+    PROFILE(PART_COMMIT);
     if (s->mode != MR_STORE_WRITE && s->mode != MR_STORE_CREATE)
         return fail("store %s: is open for reading only", s->dir);
     mr_commit_abort(s);
@@ -68,6 +70,7 @@ void mr_commit_time(mr_store *s, double seconds)
 
 int mr_commit_put(mr_store *s, const char *name, const void *bytes, size_t len)
 {
+    PROFILE(PART_COMMIT);
     commit *c = s->preparing;
     if (!c)
         return fail("store %s: record %s: no commit was begun", s->dir, name);
@@ -134,6 +137,7 @@ int mr_commit_drop_table(mr_store *s, const char *name, uint32_t table)
 
 int mr_commit_table(mr_store *s, mr_table *t)
 {
+    PROFILE(PART_COMMIT);
     commit *c = s->preparing;
     if (!c)
         return fail("store %s: table %s: no commit was begun", s->dir, table_name(t));
@@ -253,6 +257,7 @@ static int commit_cut(commit *c)
 
 int mr_commit_behind(mr_store *s, uint64_t step)
 {
+    PROFILE(PART_COMMIT);
     commit *c = s->preparing;
     if (!c)
         return fail("store %s: no commit was begun", s->dir);
@@ -272,6 +277,7 @@ int mr_commit_behind(mr_store *s, uint64_t step)
 
 int mr_commit_wait(mr_store *s)
 {
+    PROFILE(PART_COMMIT);
     commit *c = s->behind;
     if (!c)
         return 0;
@@ -304,6 +310,7 @@ int store_committing(const mr_store *s)
 
 int mr_commit_end(mr_store *s, uint64_t step)
 {
+    PROFILE(PART_COMMIT);
     return mr_commit_behind(s, step) || mr_commit_wait(s) ? -1 : 0;
 }
 

@@ -75,7 +75,7 @@ static const luaL_Reg host[] = {
 static int start(lua_State *L)
 {
     const char *checkout = getenv("MOONROCK_LUA");
-    if (checkout) {
+    if (checkout && *checkout) {
         const char *path = lua_pushfstring(L, "%s/lua/moonrock/program.lua", checkout);
         if (luaL_loadfile(L, path))
             return lua_error(L);

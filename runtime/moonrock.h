@@ -34,13 +34,26 @@ const char *mr_error(void);
 /* Version of the library, as "1.2.3"; the Lua half refuses to load with another. */
 const char *mr_version(void);
 
-/* Sets the number of threads of the pool, the caller's included: 1 to 256. */
+/* Sets the number of threads of the pool, the caller's included: 1 to 256; or 0, which leaves what was set
+ * before, and at first means one for each processor that the process may run on. */
 int mr_threads_set(int n);
 int mr_threads(void);
 
 /* Seconds of a monotonic clock, and of the wall clock since 1970. */
 double mr_clock(void);
 double mr_clock_wall(void);
+
+/* A profile: where the time of the calling thread goes from `start` on, but for the times between `pause`
+ * (1: it was running) and `resume`. Part i of it, from 0, -1 beyond the last: its own seconds, without
+ * those of parts that it called, and how often it was begun. */
+typedef struct mr_profile {
+    const char *name, *direction; /* of an operation: "forward" or "backward", else "" */
+    double seconds, calls;
+} mr_profile;
+void mr_profile_start(void);
+int mr_profile_pause(void);
+void mr_profile_resume(void);
+int mr_profile_part(int i, mr_profile *out);
 
 /* Catches SIGINT and SIGTERM from now on: the first only raises a flag, the second ends the
  * process at once. mr_interrupted() is 0, or the number of the first signal caught. */

@@ -110,6 +110,8 @@ typedef struct operation_table {
     operation op[OP_COUNT];
 } operation_table;
 
+const char *operation_name(int code);
+
 /* -1 after fail() if there is no node of that number. */
 int node_known(const mr_tape *t, int id);
 node *tape_node(mr_tape *t, int id); /* id is known to be on the tape */

@@ -18,6 +18,7 @@
 
 #include "operation.h"
 #include "optimizer.h"
+#include "profile.h"
 
 enum { VERSION = 1, BLOCK = 16384 };
 
@@ -239,6 +240,7 @@ static void square_block(void *context, size_t i)
 
 double mr_param_squares(mr_param *p, double value)
 {
+    PROFILE(PART_CLIP);
     if (!p->has_grad || !p->trainable)
         return 0;
     if (mr_param_finite(p))
@@ -261,6 +263,7 @@ void mr_param_scale(mr_param *p, double factor)
 
 int mr_param_step(mr_param *p, uint64_t step)
 {
+    PROFILE(PART_PARAMS);
     if (!p->has_grad || !p->trainable)
         return 0;
     if (mr_param_finite(p))

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "profile.h"
 #include "reader.h"
 #include "table_room.h"
 #include "tape.h"
@@ -247,6 +248,7 @@ static void pull_places(pull *p)
 /* 0; 1: some shard has no place for its rows (those it got stay); -1 after fail(). */
 static int pull_find(pull *p)
 {
+    PROFILE(PART_DEDUPE);
     arena *a = p->arena;
     size_t n = p->entries;
     p->pieces = (uint32_t)((n + PIECE - 1) / PIECE);
@@ -520,6 +522,7 @@ static int plans_fit(const mr_table *t, const mr_batch *batch)
 
 int mr_table_ahead(mr_table *t, mr_reader *r)
 {
+    PROFILE(PART_AHEAD);
     if (t->resident)
         return 0;
     plans_sweep(t);
@@ -577,6 +580,7 @@ static int lookups_pin(mr_table *t)
 
 int mr_table_pull(mr_table *t, mr_tape *tape, const mr_batch *batch)
 {
+    PROFILE(PART_PULL);
     int training = tape_training(tape);
     lookup *l = NULL;
     if (t->resident) {

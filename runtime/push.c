@@ -2,6 +2,7 @@
  * summed by row, in the order of lookups and samples, and the optimizers run in place. */
 #include <string.h>
 
+#include "profile.h"
 #include "table_room.h"
 
 typedef struct push {
@@ -135,6 +136,7 @@ static void push_squares(void *context, size_t number)
 
 double mr_table_squares(mr_table *t, double value)
 {
+    PROFILE(PART_CLIP);
     push p = {.t = t, .value = (float)value};
     double sum = 0;
     if (gradients_sum(t))
@@ -238,6 +240,7 @@ static void push_shard(void *context, size_t number)
 
 int mr_table_push(mr_table *t, uint64_t step)
 {
+    PROFILE(PART_PUSH);
     push p = {.t = t, .step = step};
     int any = 0;
     for (const lookup *l = t->first; l; l = l->next)

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "profile.h"
 #include "reader.h"
 
 /* ---- the thread's side ------------------------------------------------------------------- */
@@ -268,6 +269,7 @@ const mr_batch *mr_reader_batch(const mr_reader *r)
 
 int mr_reader_next(mr_reader *r)
 {
+    PROFILE(PART_READ);
     int n = 0;
     pthread_mutex_lock(&r->lock);
     if (r->holding) {

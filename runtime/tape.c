@@ -13,6 +13,7 @@
 
 #include "kernel.h"
 #include "operation.h"
+#include "profile.h"
 
 KERNEL_PICK(operation_table, operation_table)
 extern const operation_table operation_table_f64;
@@ -286,9 +287,15 @@ int node_inputs(mr_tape *t, node *n, const int *in, int inputs)
     return 0;
 }
 
+static int node_forward(mr_tape *t, node *n)
+{
+    PROFILE(PART_OPERATIONS + n->op);
+    return t->table->op[n->op].forward(t, n);
+}
+
 int node_record(mr_tape *t, node *n, const int *in, int inputs)
 {
-    if (!n || node_inputs(t, n, in, inputs) || t->table->op[n->op].forward(t, n))
+    if (!n || node_inputs(t, n, in, inputs) || node_forward(t, n))
         return -1;
     return node_keep(t);
 }
@@ -306,6 +313,11 @@ const int32_t *tape_arguments(mr_tape *t, int *n)
     *n = t->arguments;
     t->arguments = 0;
     return t->argument;
+}
+
+const char *operation_name(int code)
+{
+    return operation_table_base.op[code].name;
 }
 
 /* ---- what a node holds ---- */
@@ -450,6 +462,12 @@ int mr_tape_constant(mr_tape *t, double value)
 
 /* ---- backward ---- */
 
+static int node_backward(mr_tape *t, node *n)
+{
+    PROFILE(PART_OPERATIONS + OP_COUNT + n->op);
+    return t->table->op[n->op].backward(t, n);
+}
+
 int mr_tape_backward_next(mr_tape *t)
 {
     while (t->at >= 0) {
@@ -458,7 +476,7 @@ int mr_tape_backward_next(mr_tape *t)
         if (!n->has_grad || n->op == OP_LEAF)
             continue;
         int user = n->op == OP_USER;
-        if (!user && !t->table->op[n->op].backward(t, n))
+        if (!user && !node_backward(t, n))
             continue;
         lookups_finish(t); /* the caller may not come back */
         return user ? id : -1;

@@ -6,6 +6,7 @@
  * counts every piece, so it never waits for a worker that was too late to take one, and a late
  * worker finds either nothing left or a piece of the next call: both are right. */
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 
@@ -135,8 +136,20 @@ int mr_threads(void)
     return pool.threads;
 }
 
+static int processors(void)
+{
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) ? 1 : MIN(CPU_COUNT(&set), THREADS_MAX);
+}
+
 int mr_threads_set(int n)
 {
+    static int chosen;
+    if (n == 0 && chosen)
+        return 0;
+    chosen = 1;
+    if (n == 0)
+        n = processors();
     if (n < 1 || n > THREADS_MAX)
         return fail("threads: %d is out of range, expected 1 to %d", n, THREADS_MAX);
     atomic_store(&pool.stop, 1);

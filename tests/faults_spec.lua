@@ -40,7 +40,8 @@ describe("training on a disk", function()
     shell.run("mkdir " .. work)
     run = runs.new(dir, runs.data(dir, SAMPLES), "fm", "--batch 64 --epochs 2 --set dim=4 --threads 1 "
       .. "--valid 0.2 --patience 9", 3)
-    local status, out, errors, counts = faults.run({ dir = work, plan = "nosync" }, run:command(store))
+    local status, out, errors, counts = faults.run({ dir = work, plan = "nosync readable=/staging/" },
+      run:command(store))
     assert.equal(0, status, out .. errors)
     assert.is_true(run:finished(store))
     calls = counts

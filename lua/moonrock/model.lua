@@ -116,7 +116,7 @@ function Definition:__call(options)
     end
     if not OWN[name] then opt[name] = value end
   end
-  if options.threads then err.check(C.mr_threads_set(options.threads)) end
+  err.check(C.mr_threads_set(options.threads or 0))
   if options.memory then err.check(C.mr_memory_limit_set(options.memory)) end
   local m = setmetatable({
     name = self.name, subject = "model " .. self.name, definition = self, opt = opt, schema = options.schema,
