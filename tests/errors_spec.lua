@@ -151,6 +151,35 @@ train(function(m)
     return y
   end
 end)]], 'model mine: batch_norm "norm": gamma is [8], expected [4] for an input [4, 4]' },
+  { "a cross network of another width", [[
+train(function(m)
+  local row = m:table("t", { v = { dim = 4 } })
+  local net = mr.cross_network(m, "net", 5, 2)
+  return function(x)
+    local y = net(row(x).v:sum()) --!
+    return y
+  end
+end)]], 'model mine: cross_network "net": weights [5, 5] expect an input of 5 a sample, got [4, 4]' },
+  { "a cin of other fields", [[
+train(function(m)
+  local row = m:table("t", { v = { dim = 4 } })
+  local net = mr.cin(m, "net", 5, { 2, 2 })
+  return function(x)
+    local y = net(row(x).v:fields()) --!
+    return y
+  end
+end)]], 'model mine: cin "net": expected [n, 5, dim], got [4, 3, 4]' },
+  { "attention of another width", [[
+train(function(m)
+  local row = m:table("t", { v = { dim = 4 } })
+  local attend = mr.multi_head_attention(m, "attend", 6)
+  return function(x)
+    local y = attend(row(x).v:fields()) --!
+    return y
+  end
+end)]], 'model mine: multi_head_attention "attend": expected [n, fields, 6], got [4, 3, 4]' },
+  { "a layer of interactions without its model", [[
+mr.cin("net", 4, { 2 }) --!]], "cin: expected the model and a name, got a string and 4" },
   { "a misspelt option of a layer", [[
 train(function(m)
   local deep = mr.mlp(m, "deep", 4, { 8, 1 }, { drop_out = 0.1 }) --!

@@ -1,4 +1,5 @@
 -- Models and their store: what a commit holds, and what becomes of one that fails.
+local C = require "moonrock.ffi"
 local mr = require "moonrock"
 local runs = require "tests.support.runs"
 local shell = require "tests.support.shell"
@@ -66,6 +67,42 @@ describe("a model with a store", function()
       again:close()
     end)
   end
+
+  it("takes its optimizers, its initializers and its loss from the store", function()
+    local dir = shell.directory()
+    local module = shell.write(dir .. "/mine.lua", [[
+local mr = require "moonrock"
+return mr.model("mine", function(m, opt)
+  local row = m:table("t", { v = { dim = 2, init = opt.first, optim = opt.factors } })
+  local b = m:param("b", { 2, 1 }, { init = opt.weights, optim = opt.dense })
+  return function(x) return mr.affine(row(x).v:sum(), b) end
+end)]])
+    local data = mr.data { files = shell.write(dir .. "/a.svm", "1 1:1 2:1\n0 2:1 3:1\n"), format = "libsvm" }
+    local model = mr.find(module) { data = data, store = dir .. "/store",
+      first = mr.init.normal(0.5), weights = mr.init.he_normal(),
+      factors = mr.optim.adagrad { lr = 0.2, init = 0.3 }, dense = mr.optim.adamw { lr = 0.25, decay = 0.125,
+        decay_scope = "table" }, optim = mr.optim.ftrl { l1 = 2 }, lr = 0.75, dense_optim = mr.optim.lion(),
+      loss = { name = "huber", delta = 2 } }
+    mr.fit(model, { train = "train", size = 1, epochs = 3 })
+    local function scores(m)
+      m:eval()
+      local batch = data:batches()()
+      return { m(batch):get(1, 1), m(batch):get(2, 1) }
+    end
+    local kept = scores(model)
+    model:close()
+    for _, options in ipairs { {}, { read_only = false } } do
+      local again = mr.reopen(dir .. "/store", options)
+      assert.same(kept, scores(again))
+      local factors, dense = C.mr_table_optim(again.tables[1].c, 0), C.mr_param_optim(again.params[1].c)
+      assert.same({ tonumber(C.MR_ADAGRAD), 0.2, 0.3 }, { tonumber(factors.kind), factors.lr, factors.init })
+      assert.same({ tonumber(C.MR_ADAMW), 0.25, 0.125, 1 },
+        { tonumber(dense.kind), dense.lr, dense.decay, dense.decay_table })
+      assert.same({ "ftrl", 0.75, 2 }, { again.default_optim.rule, again.default_optim.lr, again.default_optim.l1 })
+      assert.same({ delta = 2 }, again.objective.options)
+      again:close()
+    end
+  end)
 
   it("learns two tasks at once with mmoe", function()
     local data = mr.data { files = histories(shell.directory()), format = "libffm", fields = 3 }

@@ -1240,25 +1240,27 @@ describe("a wrong", function()
     fails(function() return mr.inner_products(zeros(3, 2, 4), zeros(3, 2, 5)) end,
       "inner_products: vectors [3, 2, 5] do not fit [3, 2, 4]")
     fails(function() return mr.fwfm(zeros(3, 4, 2), zeros(7)) end,
-      "linear: weights [7, 1] expect an input of 7 a sample, got [3, 6]")
+      "fwfm: weights [7, 1] expect an input of 7 a sample, got [3, 6]")
     fails(function() return mr.outer_products(zeros(3, 4, 2)) end, "outer_products: expected the sum "
       .. "of a sample's vectors, [n, dim], got 3 dimensions")
     fails(function() return mr.cross_network(model(), "net", 4, 2)(zeros(3, 5)) end,
-      "linear: weights [4, 4] expect an input of 4 a sample, got [3, 5]")
+      'cross_network "net": weights [4, 4] expect an input of 4 a sample, got [3, 5]')
     fails(function() return mr.cin(model(), "net", 4, { 2, 2 })(zeros(3, 5, 2)) end,
-      "linear: weights [16, 2] expect an input of 16 a sample, got [3, 25]")
+      'cin "net": expected [n, 4, dim], got [3, 5, 2]')
     fails(function() zeros(3, 4):backward() end, "backward: expected a loss of shape [1], got [3, 4]")
   end)
 
   it("input of a layer is an error that names the layer", function()
     local m = model()
     fails(function() return mr.layer_norm(m, "norm", 3)(zeros(3, 4)) end,
-      "layer_norm: gamma is [3], expected [4] for an input [3, 4]")
+      'layer_norm "norm": gamma is [3], expected [4] for an input [3, 4]')
     local attend = mr.multi_head_attention(m, "a", 4)
     fails(function() return attend(zeros(3, 4)) end,
       'multi_head_attention "a": expected [n, fields, 4], got [3, 4]')
     fails(function() return attend(zeros(3, 2, 5)) end,
       'multi_head_attention "a": expected [n, fields, 4], got [3, 2, 5]')
+    fails(function() return attend(zeros(3, 2, 4), zeros(3, 4)) end,
+      'multi_head_attention "a": expected a mask [n, fields], got [3, 4]')
     fails(function() return mr.multi_head_attention(m, "b", 5) end,
       'multi_head_attention "b": dim is 2.5, expected a whole number from 1')
     local pooled = mr.attention_pool(m, "p", 4)

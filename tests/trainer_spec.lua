@@ -71,6 +71,22 @@ describe("accumulation", function()
     assert.is_true(math.abs(small.params[1]:weight(1)) > 1e-3)
   end)
 
+  it("comes before clipping, and before an optimizer in Lua", function()
+    local by_hand = mr.optimizer { name = "by_hand", lr = 0.5, update = function(w, g, _, n, _, o)
+      for i = 0, n - 1 do w[i] = w[i] - o.lr * g[i] end
+    end }
+    for _, bounds in ipairs { { clip_norm = 0.02 }, { clip_each = 0.01 }, { clip_value = 0.001 } } do
+      local small, large, free = make { optim = by_hand }, make(bounds), make()
+      local o = { train = "train", size = 16, accumulate = 4 }
+      for name, value in pairs(bounds) do o[name] = value end
+      mr.fit(small, o)
+      mr.fit(large, { train = "train", size = 64 })
+      mr.fit(free, { train = "train", size = 64 })
+      same_weights(small, large, 1e-6) -- sums of floats in another order
+      assert.is_true(math.abs(large.params[1]:weight(1) - free.params[1]:weight(1)) > 1e-3)
+    end
+  end)
+
   it("goes on between steps after it was broken off, to the same bits", function()
     local options = { train = "train", valid = valid, epochs = 3, size = 16, accumulate = 4, validate_every = 7,
       patience = 50, negative_rate = 0.5, class_weight = "balanced" }
@@ -125,6 +141,38 @@ describe("validation", function()
     local again = mr.evaluate(model, model.data:batches(valid, { size = 4096 }))
     assert.equal(again.auc, result.valid.auc)
     assert.is_true(result.best.valid.auc >= result.valid.auc)
+  end)
+end)
+
+describe("another loss", function()
+  local data = mr.data { files = train, format = "libsvm", fields = 3 }
+
+  it("names what is trained, with its scale, and can be validated by groups", function()
+    local model, events = make { data = data, loss = "hinge" }, {}
+    local result = mr.fit(model, { train = "train", valid = valid, epochs = 3, size = 100, class_weight = { 1, 2 },
+      monitor = "gauc", metrics = { group = 1 }, on_epoch = function(e) events[#events + 1] = e end })
+    assert.equal("weighted", events[1].train.scale)
+    assert.is_true(events[3].train.hinge < events[1].train.hinge)
+    local best = 0
+    for _, e in ipairs(events) do best = math.max(best, e.valid.gauc) end
+    assert.equal(best, result.best.valid.gauc)
+    assert.equal(best, model.fit.best)
+  end)
+
+  it("has no monitor that its scores or the options of metrics do not give", function()
+    for _, case in ipairs {
+      { "mse", "logloss", 'mr.fit: monitor is "logloss", expected one of rmse, mae$' },
+      { "bce", "gauc", 'mr.fit: monitor is "gauc", expected one of logloss, auc, .*, mae$' },
+      { "bce", "calibration", 'mr.fit: monitor "calibration" is neither better when larger nor when smaller$' },
+    } do
+      local ok, problem = pcall(mr.fit, make { data = data, loss = case[1] },
+        { train = "train", valid = valid, monitor = case[2] })
+      assert.is_false(ok)
+      assert.matches(case[3], problem)
+    end
+    local ok, problem = pcall(mr.fit, make { data = data, loss = "hinge" }, { train = "train", negative_rate = 0.5 })
+    assert.is_false(ok)
+    assert.matches("negative_rate is for labels 0 and 1, and model lr has the loss hinge", problem)
   end)
 end)
 
@@ -420,6 +468,7 @@ return mr.schema { name = "tiny", label = "y", fields = { mr.category "a", mr.ca
     optim = { rule = "adam", l2 = 1e-5 }, lr = 0.02,
     model = { dim = 4, linear = { rule = "ftrl", lr = 0.1, l1 = 0.01 }, factors = { rule = "adagrad", lr = 0.05 } } },
   lr = { patiense = 3 },
+  nfm = { loss = "huber" },
   wide_deep = { model = { hiden = { 3 } } },
 } }
 ]])
@@ -452,6 +501,20 @@ return mr.schema { name = "tiny", label = "y", fields = { mr.category "a", mr.ca
     status, out = run("fm", "--valid", "0.2", "--set", "fit.validate_every=3")
     assert.equal(0, status, out)
     assert.matches('^{"event":"valid","epoch":1,"steps":3,', out)
+  end)
+
+  it("gives the loss, which --loss and --set override", function()
+    for _, case in ipairs {
+      { { name = "huber" } }, { { name = "huber", options = { delta = 2 } }, "--set", "loss.delta=2" },
+      { { name = "hinge" }, "--loss", "hinge" }, { { name = "mse" }, "--set", "loss=mse" },
+      { { name = "quantile", options = { q = 0.9 } }, "--loss", "quantile", "--set", "loss.q=0.9" },
+    } do
+      local status, out, store = run("nfm", unpack(case, 2))
+      assert.equal(0, status, out)
+      local model = mr.reopen(store)
+      assert.same(case[1], { name = model.objective.name, options = model.objective.options })
+      model:close()
+    end
   end)
 
   it("that is wrong is told with the schema, the model and the option", function()

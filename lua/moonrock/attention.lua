@@ -58,6 +58,7 @@ function attention.multi_head_attention(m, name, inputs, options)
   return function(x, mask)
     check.shape(subject, expected, x, 3, inputs)
     local fields = x:dim(2)
+    if mask then check.shape(subject, "a mask [n, fields]", mask, 2, fields) end
     local q, k = by_head(x:matmul(query), fields, heads), by_head(x:matmul(key), fields, heads)
     local scores = q:matmul(k, true) * scale
     local share = scores:softmax(mask and mask:reshape(-1, 1, 1, fields))

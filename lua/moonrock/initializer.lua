@@ -38,9 +38,12 @@ function initializer.truncated_normal(mean, deviation)
   return new(C.MR_TRUNCATED_NORMAL, mean, deviation)
 end
 
--- One of `make(inputs, outputs)`: now, or without numbers once a param's shape is known.
+local FAN = {} -- name -> make(inputs, outputs)
+
+-- One of `make(inputs, outputs)`: now, or without numbers, as { name }, once a param's shape is known.
 local function of_fan(name, make, inputs, outputs)
-  if inputs == nil then return setmetatable({ name = name, make = make }, Init) end
+  FAN[name] = make
+  if inputs == nil then return setmetatable({ name }, Init) end
   if not (type(inputs) == "number" and inputs > 0 and type(outputs) == "number" and outputs > 0) then
     err.raise("initializer %s: expected numbers of inputs and outputs, got %s and %s", name,
       tostring(inputs), tostring(outputs))
@@ -100,12 +103,12 @@ function initializer.write(init, to, shape)
   if getmetatable(init) ~= Init then
     err.raise("expected an initializer such as mr.init.normal(0.01), got %s", tostring(init))
   end
-  if init.make then
+  if FAN[init[1]] then
     local rank = shape and #shape or 0
     if rank < 2 then
-      err.raise("initializer %s: there is no shape [inputs, outputs], give the numbers", init.name)
+      err.raise("initializer %s: there is no shape [inputs, outputs], give the numbers", init[1])
     end
-    init = init.make(shape[rank - 1], shape[rank])
+    init = FAN[init[1]](shape[rank - 1], shape[rank])
   end
   ffi.fill(to, ffi.sizeof("mr_init"))
   to.kind, to.a, to.b = init.kind, init.a, init.b

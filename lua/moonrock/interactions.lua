@@ -44,7 +44,7 @@ end
 ---@param r Param|Tensor
 ---@return Tensor
 function interactions.fwfm(x, r)
-  return interactions.inner_products(x):matmul(r:reshape(-1, 1))
+  return layers.affine(interactions.inner_products(x), r:reshape(-1, 1), nil, "none", "fwfm")
 end
 
 local known, whole = check.options, check.width
@@ -70,7 +70,7 @@ local CROSS = { kind = true, rank = true, init = true, optim = true }
 ---@return fun(x: Tensor): Tensor
 function interactions.cross_network(m, name, d, count, options)
   local o = options or {}
-  local subject = ("cross_network %q"):format(tostring(name))
+  local subject = check.layer("cross_network", m, name)
   known(subject, o, CROSS)
   whole(subject, "d", d)
   whole(subject, "the number of layers", count)
@@ -91,19 +91,21 @@ function interactions.cross_network(m, name, d, count, options)
     local u = o.rank and weights("u", o.rank, d)
     local b = m:param(at .. ".b", { d }, { optim = o.optim })
     if kind == "vector" then
-      products[l], biases[l] = function(x) return layers.affine(x, w) end, b
+      products[l], biases[l] = function(x) return layers.affine(x, w, nil, "none", subject) end, b
     elseif u then
-      products[l] = function(x) return layers.affine(layers.affine(x, w), u, b) end
+      products[l] = function(x)
+        return layers.affine(layers.affine(x, w, nil, "none", subject), u, b, "none", subject)
+      end
     else
-      products[l] = function(x) return layers.affine(x, w, b) end
+      products[l] = function(x) return layers.affine(x, w, b, "none", subject) end
     end
   end
   return function(x0)
     local x, t = x0, tape.of(x0)
     for l = 1, count do
       local z, b = products[l](x), biases[l]
-      x = tape.handle(t, C.mr_tape_cross(t.c, tape.node(t, x0, "cross"), tape.node(t, z, "cross"),
-        tape.node(t, x, "cross"), b and tape.node(t, b, "cross") or -1))
+      x = tape.handle(t, C.mr_tape_cross(t.c, tape.node(t, x0, subject), tape.node(t, z, subject),
+        tape.node(t, x, subject), b and tape.node(t, b, subject) or -1), subject)
     end
     return x
   end
@@ -128,7 +130,7 @@ local CIN = { init = true, optim = true }
 ---@return fun(x: Tensor): Tensor
 function interactions.cin(m, name, fields, sizes, options)
   local o = options or {}
-  local subject = ("cin %q"):format(tostring(name))
+  local subject = check.layer("cin", m, name)
   known(subject, o, CIN)
   whole(subject, "fields", fields)
   if type(sizes) ~= "table" or #sizes == 0 then
@@ -141,16 +143,18 @@ function interactions.cin(m, name, fields, sizes, options)
       { init = o.init or initializer.xavier_uniform(from * fields, size), optim = o.optim })
     from = size
   end
+  local expected = ("[n, %d, dim]"):format(fields)
   return function(x0)
+    check.shape(subject, expected, x0, 3, nil, fields)
     local t = tape.of(x0)
     local x, sums = x0, nil
     for l = 1, #weights do
       local w = weights[l]
-      local sum = layers.affine(interactions.inner_products(x, x0), w)
+      local sum = layers.affine(interactions.inner_products(x, x0), w, nil, "none", subject)
       sums = sums and layers.concat(sums, sum) or sum
       if l < #weights then
-        x = tape.handle(t, C.mr_tape_cin(t.c, tape.node(t, x, "cin"), tape.node(t, x0, "cin"),
-          tape.node(t, w, "cin")))
+        x = tape.handle(t, C.mr_tape_cin(t.c, tape.node(t, x, subject), tape.node(t, x0, subject),
+          tape.node(t, w, subject)), subject)
       end
     end
     return sums

@@ -140,7 +140,8 @@ function layers.layer_norm(m, name, d, options)
   return function(x)
     local t = tape.of(x)
     return tape.handle(t, C.mr_tape_layer_norm(t.c, tape.node(t, x, subject),
-      gamma and tape.node(t, gamma, subject) or -1, beta and tape.node(t, beta, subject) or -1, eps))
+      gamma and tape.node(t, gamma, subject) or -1, beta and tape.node(t, beta, subject) or -1, eps),
+      subject)
   end
 end
 

@@ -4,6 +4,7 @@
 -- Sample weights w multiply the loss of a sample, and the mean divides by n, not by their sum.
 -- Labels are batch.label, or a tensor.
 local C = require "moonrock.ffi"
+local check = require "moonrock.check"
 local err = require "moonrock.error"
 local tape = require "moonrock.tape"
 
@@ -253,7 +254,7 @@ local FREQUENCY = { buckets = true, rate = true }
 ---@param options? { buckets?: integer, rate?: number }
 ---@return fun(keys: table): Tensor of batch:keys(field)
 function losses.frequency(m, name, options)
-  local subject = ("frequency %q"):format(tostring(name))
+  local subject = check.layer("frequency", m, name)
   known(subject, options, FREQUENCY)
   local rate = number(subject, options, "rate", 0.05, 0, 1, true)
   local buckets = number(subject, options, "buckets", 65536, 1, 2 ^ 28)
