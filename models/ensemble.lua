@@ -9,9 +9,10 @@ return mr.model("ensemble", function(m, opt)
   local definition, member = mr.find(kind), {}
   for i = 1, count do
     -- the model, with names of this member's own
-    local own = setmetatable({}, { __index = m })
-    function own:table(name, ...) return m:table(("%s.%d"):format(name, i), ...) end
-    function own:param(name, ...) return m:param(("%d.%s"):format(i, name), ...) end
+    local own = setmetatable({
+      table = function(_, name, ...) return m:table(("%s.%d"):format(name, i), ...) end,
+      param = function(_, name, ...) return m:param(("%d.%s"):format(i, name), ...) end,
+    }, { __index = m })
     member[i] = definition.build(own, opt)
   end
   local logits = {}
