@@ -1,6 +1,6 @@
 -- Deep ensemble: Lakshminarayanan, Pritzel and Blundell, "Simple and Scalable Predictive Uncertainty
--- Estimation using Deep Ensembles", NeurIPS 2017, section 2.4: models of one kind, each with rows, weights and
--- a loss of its own, so that they learn independently; the score is the mean of their logits.
+-- Estimation using Deep Ensembles", NeurIPS 2017, section 2.4: models of one kind, each with rows, weights
+-- and a loss of its own, so that they learn independently; the score is the mean of their logits.
 -- Options: of, the kind ("deepfm"); members (3); all other options are the members'.
 local mr = require "moonrock"
 
