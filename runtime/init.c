@@ -39,5 +39,9 @@ void init_fill(const mr_init *init, uint64_t seed, size_t n, float *out)
         for (size_t i = 0; i < n; i++)
             out[i] = a + b * truncated_normal(seed, i);
         break;
+    case MR_DRAWN:
+        for (size_t i = 0; i < n; i++)
+            out[i] = init->values[random_at(seed, i) >> 48];
+        break;
     }
 }

@@ -301,15 +301,17 @@ typedef struct mr_optim {
 
 /* A fresh weight, as a pure function of (seed, table, column, key, coordinate). */
 typedef enum mr_init_kind {
-    MR_CONSTANT,        /* a */
-    MR_UNIFORM,         /* from a to b */
-    MR_NORMAL,          /* mean a, deviation b */
-    MR_TRUNCATED_NORMAL /* the same, within 2 b of a */
+    MR_CONSTANT,         /* a */
+    MR_UNIFORM,          /* from a to b */
+    MR_NORMAL,           /* mean a, deviation b */
+    MR_TRUNCATED_NORMAL, /* the same, within 2 b of a */
+    MR_DRAWN /* one of 65536 values, each as likely; they outlive what is made with them */
 } mr_init_kind;
 
 typedef struct mr_init {
     int32_t kind; /* mr_init_kind */
     float a, b;
+    const float *values; /* [65536] */
 } mr_init;
 
 typedef struct mr_column {

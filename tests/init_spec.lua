@@ -56,6 +56,19 @@ describe("the initializer", function()
       end
     end)
 
+    it("a quantile function gives its distribution, of " .. name, function()
+      local list = weights(mr.init.quantile(function(u) -- Laplace: variance 2 b^2, kurtosis 6
+        return u < 0.5 and 0.3 * math.log(2 * u) or -0.3 * math.log(2 - 2 * u)
+      end))
+      moments(list, 0, 2 * 0.3 ^ 2, 6)
+      local below = 0
+      for _, x in ipairs(list) do below = below + (x < 0.3 * math.log(0.2) and 1 or 0) end
+      assert.near(0.1, below / #list, 4 * math.sqrt(0.09 / #list))
+      assert.same(list, weights(mr.init.quantile(function(u)
+        return u < 0.5 and 0.3 * math.log(2 * u) or -0.3 * math.log(2 - 2 * u)
+      end)))
+    end)
+
     it("uniform, normal and truncated normal have their moments, of " .. name, function()
       local uniform = weights(mr.init.uniform(-1, 3))
       moments(uniform, 1, 16 / 12, 1.8)

@@ -80,6 +80,32 @@ function initializer.he_uniform(inputs)
   return of_fan("he_uniform", function(i) return centered(math.sqrt(6 / i)) end, inputs, 1)
 end
 
+local VALUES = 65536
+local drawn = {} -- by function; C reads them
+
+--- A distribution of your own, by its quantile function: f(u) is the value that a weight is below with
+--- chance u, 0 < u < 1. It is called here, for the middles of 65536 equal parts, one of which C draws for
+--- each weight.
+---@param f fun(u: number): number
+function initializer.quantile(f)
+  if type(f) ~= "function" then err.raise("initializer quantile: expected a function, got a %s", type(f)) end
+  if not drawn[f] then
+    local values = ffi.new("float[?]", VALUES)
+    for i = 0, VALUES - 1 do
+      local value = f((i + 0.5) / VALUES)
+      if type(value) ~= "number" or value - value ~= 0 then
+        err.raise("initializer quantile: f(%g) is %s, expected a finite number", (i + 0.5) / VALUES,
+          tostring(value))
+      end
+      values[i] = value
+    end
+    drawn[f] = values
+  end
+  local init = new(C.MR_DRAWN, 0, 0)
+  init.values = drawn[f]
+  return init
+end
+
 local BY_NAME = {}
 for name, make in pairs(initializer) do BY_NAME[name] = make end
 local PLAIN = { zeros = true, ones = true, xavier_normal = true, xavier_uniform = true, he_normal = true,
@@ -111,7 +137,7 @@ function initializer.write(init, to, shape)
     init = FAN[init[1]](shape[rank - 1], shape[rank])
   end
   ffi.fill(to, ffi.sizeof("mr_init"))
-  to.kind, to.a, to.b = init.kind, init.a, init.b
+  to.kind, to.a, to.b, to.values = init.kind, init.a, init.b, init.values
 end
 
 return initializer

@@ -1,5 +1,5 @@
 --- Optimizers: settings for the update rules of runtime/kernel_optimizer.c, where the formulas
--- stand; lua/README.md has them in a table. Each function takes a table of settings and returns a
+-- stand; README.md has them in a table. Each function takes a table of settings and returns a
 -- description that tables and params copy; two models never share its state.
 local ffi = require "ffi"
 local C = require "moonrock.ffi"
