@@ -33,15 +33,24 @@ describe("the shipped defaults on census income", function()
   end
 end)
 
+-- The mean of three seeds; published figures are in models/README.md. About two hours on two cores.
+local FRAPPE = { lr = 0.935, fm = 0.969, ffm = 0.978, fwfm = 0.977, nfm = 0.9795, wide_deep = 0.9835, deepfm = 0.9835,
+  dcn = 0.983, dcnv2 = 0.9838, xdeepfm = 0.9838, autoint = 0.9838, ensemble = 0.9861 }
+
 local frappe = os.getenv "MOONROCK_FRAPPE"
 if frappe then
   describe("the recipes on Frappe", function()
-    for model, bound in pairs { lr = 0.934, fm = 0.967, wide_deep = 0.978 } do
-      it(("reach a test AUC of %.3f with %s"):format(bound, model), function()
-        local result = train(model, ("--schema datasets/frappe.lua --data %s/train.csv --valid "
-          .. "%s/valid.csv --test %s/test.csv"):format(frappe, frappe, frappe))
-        assert.equal(28860, result.test.rows)
-        assert.is_true(result.test.auc >= bound, "auc " .. result.test.auc)
+    for model, bound in pairs(FRAPPE) do
+      it(("reach a test AUC of %.4f with %s"):format(bound, model), function()
+        local sum = 0
+        for seed = 1, 3 do
+          local result = train(model, ("--schema datasets/frappe.lua --data %s/train.csv --valid "
+            .. "%s/valid.csv --test %s/test.csv --seed %d"):format(frappe, frappe, frappe, seed))
+          assert.equal(28860, result.test.rows)
+          print(("  %s, seed %d: %.5f / %.4f"):format(model, seed, result.test.auc, result.test.logloss))
+          sum = sum + result.test.auc
+        end
+        assert.is_true(sum / 3 >= bound, "auc " .. sum / 3)
       end)
     end
   end)
