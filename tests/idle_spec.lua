@@ -5,6 +5,7 @@ local mr = require "moonrock"
 local C = require "moonrock.ffi"
 local batches = require "tests.support.batches"
 local shell = require "tests.support.shell"
+local random = require "tests.support.random"
 
 local KEYS, LR, TWO = 40, 0.05, 0.7 -- TWO: what the learning rate becomes after step 130
 
@@ -62,14 +63,6 @@ local function make(rule)
       return with_v and r.w:sum() + r.v:sum() or r.w:sum()
     end
   end, { optim = rule, loss = "mse" })
-end
-
-local function random(seed)
-  local state = seed
-  return function()
-    state = (state * 16807) % 2147483647
-    return state / 2147483647
-  end
 end
 
 -- Batches of a few keys, rare and frequent ones.

@@ -4,15 +4,7 @@ local ffi = require "ffi"
 local mr = require "moonrock"
 local optimizers = require "tests.support.optimizers"
 local fixtures = require "tests.fixtures.optimizers"
-
--- Numbers from 0 to 1, the same ones in any language: Park and Miller's generator.
-local function stream(seed)
-  local state = seed
-  return function()
-    state = (state * 16807) % 2147483647
-    return state / 2147483647
-  end
-end
+local stream = require "tests.support.random"
 
 local float = ffi.new "float[1]"
 local function as_float(x)

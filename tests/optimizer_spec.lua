@@ -3,6 +3,7 @@ local ffi = require "ffi"
 local vmdef = require "jit.vmdef"
 local mr = require "moonrock"
 local batches = require "tests.support.batches"
+local random = require "tests.support.random"
 local shell = require "tests.support.shell"
 
 local sgd = mr.optimizer {
@@ -54,14 +55,6 @@ local function definition(rule, options)
       return mr.affine(mr.affine(r.w:sum() + again.w:sum(), top), fixed) + mr.fm(r.v)
     end
   end)
-end
-
-local function random(seed)
-  local state = seed
-  return function()
-    state = (state * 16807) % 2147483647
-    return state / 2147483647
-  end
 end
 
 local function train(model, from, to)

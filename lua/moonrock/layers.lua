@@ -76,6 +76,13 @@ function layers.linear(m, name, inputs, outputs, options)
   return function(x) return act(layers.affine(x, w, b, "none", subject)) end
 end
 
+-- gamma and beta of a norm.
+local function scale_and_shift(m, name, d, o)
+  if o.affine == false then return end
+  return m:param(name .. ".gamma", { d }, { init = "ones", optim = o.optim }),
+    m:param(name .. ".beta", { d }, { optim = o.optim })
+end
+
 local BATCH_NORM = { momentum = true, eps = true, affine = true, optim = true }
 
 ---@class BatchNormOptions
@@ -96,11 +103,7 @@ function layers.batch_norm(m, name, d, options)
   local subject = check.layer("batch_norm", m, name)
   known(subject, o, BATCH_NORM)
   width(subject, "d", d)
-  local gamma, beta
-  if o.affine ~= false then
-    gamma = m:param(name .. ".gamma", { d }, { init = "ones", optim = o.optim })
-    beta = m:param(name .. ".beta", { d }, { optim = o.optim })
-  end
+  local gamma, beta = scale_and_shift(m, name, d, o)
   local mean = m:param(name .. ".mean", { d }, { trainable = false })
   local variance = m:param(name .. ".variance", { d }, { init = "ones", trainable = false })
   local momentum, eps = o.momentum or 0.1, o.eps or 1e-5
@@ -131,11 +134,7 @@ function layers.layer_norm(m, name, d, options)
   local subject = check.layer("layer_norm", m, name)
   known(subject, o, LAYER_NORM)
   width(subject, "d", d)
-  local gamma, beta
-  if o.affine ~= false then
-    gamma = m:param(name .. ".gamma", { d }, { init = "ones", optim = o.optim })
-    beta = m:param(name .. ".beta", { d }, { optim = o.optim })
-  end
+  local gamma, beta = scale_and_shift(m, name, d, o)
   local eps = o.eps or 1e-5
   return function(x)
     local t = tape.of(x)
