@@ -53,6 +53,15 @@ local function names(of) return table.concat(sorted(of), ", ") end
 
 optim.rules = sorted(RULES)
 
+--- The name of a rule by its number in C.
+---@param kind integer mr_optim_kind
+function optim.name(kind)
+  for name, rule in pairs(RULES) do
+    if rule.kind == kind then return name end
+  end
+  return "in Lua"
+end
+
 --- An optimizer by name.
 ---
 --- `l2_scope = "table"` (tables only; not for ftrl) adds l2/2 ||W||^2 over the whole table to every batch's

@@ -258,8 +258,8 @@ function Table:layout()
   local parts = {}
   for i, name in ipairs(self.names) do
     local floats = C.mr_table_state(self.c, i - 1)
-    parts[i] = ("%s dim %d optimizer %d state %d"):format(name, self.dims[i],
-      C.mr_table_optim(self.c, i - 1).kind, floats - self.dims[i])
+    parts[i] = ("%s dim %d optimizer %s state %d"):format(name, self.dims[i],
+      optim.name(C.mr_table_optim(self.c, i - 1).kind), floats - self.dims[i])
   end
   return table.concat(parts, ", ")
 end
