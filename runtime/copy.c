@@ -17,12 +17,6 @@
 
 enum { TRIES = 100, PAUSE_US = 20000 };
 
-static int is_sorted_file(const char *name)
-{
-    size_t len = strlen(name);
-    return len > 4 && !strcmp(name + len - 4, ".sst");
-}
-
 /* Links the sorted files of a directory that the other has not; those that vanish are left out. */
 static int files_link(const char *from, const char *to)
 {

@@ -169,6 +169,8 @@ int database_open(const mr_store *s, const char *path, int mode, database *d, co
     const rocksdb_options_t *options = s->options;
     char *message = NULL;
     *d = (database){NULL, NULL};
+    if (database_damage(s, path))
+        return -1;
     if (mode == MR_STORE_READ)
         d->db = rocksdb_open_for_read_only_column_families(s->options, path, 1, &name, &options,
                                                            &d->family, 0, &message);

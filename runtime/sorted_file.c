@@ -11,6 +11,12 @@
 
 enum { CHUNK = 64 }; /* rows that are encoded at once */
 
+int is_sorted_file(const char *name)
+{
+    size_t len = strlen(name);
+    return len > 4 && !strcmp(name + len - 4, ".sst");
+}
+
 /* ---- sorted files ---- */
 
 static rocksdb_sstfilewriter_t *writer_open(const mr_store *s, const char *path, char **message)

@@ -138,6 +138,11 @@ int store_database_open(mr_store *s);
 int store_database_need(mr_store *s);
 void store_database_close(mr_store *s);
 
+/* ---- damage.c ---- */
+
+/* -1 after fail(): a file of a database is damaged in the way that RocksDB would not survive. */
+int database_damage(const mr_store *s, const char *path);
+
 /* ---- rescue.c: after database_open() of `path` read-only failed ---- */
 
 /* When the syncing of its manifest failed in a commit: puts the commit's files back. */
@@ -181,6 +186,8 @@ void follow_end(mr_store *s);
 int commit_file_path(const commit *c, size_t i, char path[PATH_SIZE]);
 
 /* ---- sorted_file.c ---- */
+
+int is_sorted_file(const char *name); /* by how it ends */
 
 /* Writes the log of a commit and its named records as a sorted file; returns RocksDB's message, or
  * NULL. */
