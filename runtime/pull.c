@@ -15,7 +15,7 @@
 #include "table_room.h"
 #include "tape.h"
 
-enum { PIECE = 8192, AHEAD = 24, NEAR = 10, PLANS_AHEAD = 2 };
+enum { PIECE = 4096, AHEAD = 24, NEAR = 10, PLANS_AHEAD = 2 };
 
 /* Where the entries of each shard begin within a piece. */
 typedef struct piece_shards {
@@ -115,6 +115,15 @@ static void pull_found(const pull *p, row *r)
         row_fresh(p->t, r->key, r);
 }
 
+/* The entries of a shard within a piece: first to end; and where the next piece's begin. */
+static uint32_t piece_entries(const pull *p, uint32_t piece, size_t shard, uint32_t *first,
+                              uint32_t *end)
+{
+    *first = piece * PIECE + p->shards[piece].begin[shard];
+    *end = piece * PIECE + p->shards[piece].begin[shard + 1];
+    return piece + 1 == p->pieces ? *end : (piece + 1) * PIECE + p->shards[piece + 1].begin[shard];
+}
+
 /* Finds the distinct keys of one shard. Where nothing may be added, a key that has no row gets a
  * unique for each occurrence, with no row as yet. */
 static void pull_shard(void *context, size_t number)
@@ -127,15 +136,26 @@ static void pull_shard(void *context, size_t number)
     uint32_t unique = 0, missing = 0;
     int adds = p->training || !p->resident;
     int looks = !p->resident || t->expired; /* at rows, not only at the index */
+    int known = adds && !looks;             /* a key with a row needs no more than its number */
     for (uint32_t piece = 0; piece < p->pieces; piece++) {
-        const uint16_t *begin = p->shards[piece].begin;
-        uint32_t first = piece * PIECE;
-        for (uint32_t i = first + begin[number]; i < first + begin[number + 1]; i++) {
-            __builtin_prefetch(&s->index[shard_home(s, p->hash[i + AHEAD])]);
+        uint32_t first, end, next = piece_entries(p, piece, number, &first, &end);
+        for (uint32_t i = first; i < end; i++) {
+            uint64_t far = p->hash[i + AHEAD < end ? i + AHEAD : next + (i + AHEAD - end)];
+            __builtin_prefetch(&s->index[shard_home(s, far)]);
             const index_entry *near = &s->index[shard_home(s, p->hash[i + NEAR])];
             if (looks && near->hash == p->hash[i + NEAR] && near->slot != NO_SLOT)
                 __builtin_prefetch(slot_row(t, s, near->slot), 1);
             index_entry *e = shard_place(s, p->hash[i]);
+            if (known && e->slot != NO_SLOT) { /* without a branch: repeats come at random */
+                uint32_t mark = e->mark < unique ? e->mark : 0;
+                int again = (e->mark < unique) & (slots[mark] == e->slot);
+                mark = again ? mark : unique;
+                slots[mark] = e->slot;
+                count[mark] = again ? count[mark] + 1 : 1;
+                e->mark = p->local[i] = mark;
+                unique += (uint32_t)!again;
+                continue;
+            }
             row *r = NULL;
             if (e->slot != NO_SLOT && e->mark < unique && slots[e->mark] == e->slot) {
                 p->local[i] = e->mark;

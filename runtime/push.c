@@ -226,13 +226,15 @@ static void push_shard(void *context, size_t number)
         p->failed[number] = -1;
         return;
     }
+    int failed = 0;
     for (uint32_t u = from; u < to; u++) {
         merged_row m = sum_at(t, u);
         if (u + PUSH_AHEAD < to)
             row_prefetch(t,
                          t->only ? t->only->home[u + PUSH_AHEAD] : t->merged[u + PUSH_AHEAD].row);
-        p->failed[number] |= row_update(p, s, m.row, m.seen, m.grad, m.touched);
+        failed |= row_update(p, s, m.row, m.seen, m.grad, m.touched);
     }
+    p->failed[number] = failed;
     if (t->admission)
         rows_settle(p, s, number);
     p->updated[number] = to - from;

@@ -1,10 +1,12 @@
 /* thread.c - the pool that calls fork over and join; made once. Its workers spin for a while
  * between calls, then sleep.
  *
- * A call is one 64-bit ticket: | number of pieces: 32 | next piece: 32 |. Whoever adds 1 to it
- * owns the piece it held before, if that is below the number. The caller leaves when `done`
- * counts every piece, so it never waits for a worker that was too late to take one, and a late
- * worker finds either nothing left or a piece of the next call: both are right. */
+ * The pieces of a call are dealt out in shares of neighbours, one a thread. Thread i begins with share i
+ * in every call, so that what a piece leaves in a core's cache is mostly there for the next call's piece
+ * that goes on with it; then it helps with the other shares. A share is one 64-bit ticket: | end: 32 |
+ * next piece: 32 |. Whoever adds 1 to it owns the piece it held before, if that is below the end. The
+ * caller leaves when `done` counts every piece, so it never waits for a worker that was too late to take
+ * one, and a late worker finds either nothing left or a piece of the next call: both are right. */
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -13,21 +15,27 @@
 #include "base.h"
 #include "blas.h"
 
-enum { THREADS_MAX = 256, SPINS = 500 };
+enum { THREADS_MAX = 256, SPINS = 2000 };
+
+typedef struct share {
+    _Alignas(64) atomic_uint_fast64_t ticket;
+} share;
 
 static struct {
+    share share[THREADS_MAX];
     pthread_t worker[THREADS_MAX];
     int threads; /* the caller's included */
     pthread_mutex_t lock;
     pthread_cond_t wake;
     atomic_int sleeping; /* workers that wait for `wake` */
     atomic_int stop;
-    _Alignas(64) atomic_uint_fast64_t ticket;
+    _Alignas(64) atomic_uint_fast64_t call; /* its number */
     _Alignas(64) atomic_size_t done;
     atomic_int waiting; /* the caller sleeps until all is done */
     pthread_cond_t joined;
-    task *run; /* of the call under way; stable while one of its pieces is */
+    task *run; /* of the call under way, as the next two; stable while one of its pieces is */
     void *context;
+    size_t pieces;
 } pool = {.threads = 1,
           .lock = PTHREAD_MUTEX_INITIALIZER,
           .wake = PTHREAD_COND_INITIALIZER,
@@ -44,46 +52,47 @@ static inline void relax(void)
 #endif
 }
 
-static int piece_left(void)
-{
-    uint64_t t = atomic_load(&pool.ticket);
-    return (uint32_t)t < t >> 32;
-}
-
-static void take_pieces(void)
+/* Runs pieces of the call under way until none is left, those of the thread's own share first. */
+static void take_pieces(int thread)
 {
     inside = 1;
-    for (;;) {
-        uint64_t t = atomic_fetch_add(&pool.ticket, 1);
-        if ((uint32_t)t >= t >> 32)
-            break;
-        pool.run(pool.context, (uint32_t)t);
-        if (atomic_fetch_add(&pool.done, 1) + 1 == t >> 32 && atomic_load(&pool.waiting)) {
-            pthread_mutex_lock(&pool.lock);
-            pthread_cond_signal(&pool.joined);
-            pthread_mutex_unlock(&pool.lock);
+    for (int i = 0; i < pool.threads; i++) {
+        share *s = &pool.share[(thread + i) % pool.threads];
+        for (;;) {
+            uint64_t t = atomic_load_explicit(&s->ticket, memory_order_relaxed);
+            if ((uint32_t)t >= t >> 32)
+                break;
+            t = atomic_fetch_add(&s->ticket, 1);
+            if ((uint32_t)t >= t >> 32)
+                break;
+            pool.run(pool.context, (uint32_t)t);
+            if (atomic_fetch_add(&pool.done, 1) + 1 == pool.pieces && atomic_load(&pool.waiting)) {
+                pthread_mutex_lock(&pool.lock);
+                pthread_cond_signal(&pool.joined);
+                pthread_mutex_unlock(&pool.lock);
+            }
         }
     }
     inside = 0;
 }
 
-static void *worker_main(void *unused)
+static void *worker_main(void *number)
 {
-    (void)unused;
+    uint64_t seen = 0;
     blas_thread_begin();
     while (!atomic_load(&pool.stop)) {
-        for (int i = 0; i < SPINS && !piece_left(); i++)
+        for (int i = 0; i < SPINS && atomic_load(&pool.call) == seen; i++)
             relax();
-        if (!piece_left()) {
+        if (atomic_load(&pool.call) == seen) {
             pthread_mutex_lock(&pool.lock);
             atomic_fetch_add(&pool.sleeping, 1);
-            while (!piece_left() && !atomic_load(&pool.stop))
+            while (atomic_load(&pool.call) == seen && !atomic_load(&pool.stop))
                 pthread_cond_wait(&pool.wake, &pool.lock);
             atomic_fetch_sub(&pool.sleeping, 1);
             pthread_mutex_unlock(&pool.lock);
         }
-        if (piece_left())
-            take_pieces();
+        seen = atomic_load(&pool.call);
+        take_pieces((int)(intptr_t)number);
     }
     return NULL;
 }
@@ -104,11 +113,16 @@ void parallel(size_t pieces, task *run, void *context)
     }
     pool.run = run;
     pool.context = context;
+    pool.pieces = pieces;
     atomic_store(&pool.done, 0);
-    atomic_store(&pool.ticket, (uint64_t)pieces << 32);
+    size_t threads = (size_t)pool.threads;
+    for (size_t i = 0; i < threads; i++)
+        atomic_store(&pool.share[i].ticket,
+                     (pieces * (i + 1) / threads) << 32 | pieces * i / threads);
+    atomic_fetch_add(&pool.call, 1);
     if (atomic_load(&pool.sleeping))
         wake_all();
-    take_pieces();
+    take_pieces(0);
     for (int i = 0; i < SPINS && atomic_load(&pool.done) < pieces; i++)
         relax();
     if (atomic_load(&pool.done) == pieces)
@@ -160,7 +174,8 @@ int mr_threads_set(int n)
     pool.threads = 1;
     blas_thread_begin();
     while (pool.threads < n) {
-        if (thread_start(&pool.worker[pool.threads], worker_main, NULL))
+        if (thread_start(&pool.worker[pool.threads], worker_main,
+                         (void *)(intptr_t)pool.threads))
             return fail("threads: could not start thread %d of %d", pool.threads + 1, n);
         pool.threads++;
     }
