@@ -179,7 +179,7 @@ static inline int parse_sparse(parser *p, const char *s, size_t len, int64_t rec
         float value = 1;
         int rc;
         if (with_field) {
-            rc = integer_read(&s, &number);
+            rc = integer_read_padded(&s, &number);
             if (rc != NUMBER_OK)
                 return bad_key(p, start, "field:key:value", rc);
             if (*s != ':')
@@ -190,7 +190,7 @@ static inline int parse_sparse(parser *p, const char *s, size_t len, int64_t rec
             s++;
         }
         const char *what = with_field ? "a key after the field" : "key:value";
-        rc = integer_read(&s, &key);
+        rc = integer_read_padded(&s, &key);
         if (rc != NUMBER_OK)
             return bad_key(p, s, rc == NUMBER_RANGE ? "a key" : what, rc);
         if (*s != ':')

@@ -46,7 +46,8 @@ void parser_free(parser *p);
 /* Tells `out` what this parser's samples hold, before the first of them. */
 void parser_prepare(const parser *p, samples *out);
 
-/* Parses the record at[0..len), with a '\n' behind it for text, and commits it to `out`. */
+/* Parses the record at[0..len), with a '\n' and 7 bytes more behind it for text, and commits it to
+ * `out`. */
 int parse(parser *p, char *at, size_t len, int64_t record, samples *out);
 
 int parse_csv(parser *p, char *at, size_t len, int64_t record, samples *out);

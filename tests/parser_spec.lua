@@ -52,6 +52,35 @@ describe("a parser", function()
     assert.same({ "1; 5@0 6=2@3", "0; 5@65535" }, read("libffm", "1 0:5:1 3:6:2\n0 65535:5:1\n"))
   end)
 
+  it("leaves field numbers out where every sample of a batch has each field once, in order", function()
+    local text = "1 0:5:1 1:6:1\n0 0:7:1 1:8:1\n1 0:9:1 1:3:1\n"
+    assert.same({ "1; 5 6", "0; 7 8", "1; 9 3" }, read("libffm", text, { fields = 2 }))
+    for _, last in ipairs { "1 1:9:1 0:3:1", "1 0:9:1 0:3:1", "1 0:9:1", "1 0:9:1 1:3:1 1:4:1" } do
+      local got = read("libffm", text:gsub("[^\n]+\n$", last .. "\n"), { fields = 2 })
+      assert.equal("1; 5@0 6@1", got[1], last)
+      local all = read("libffm", text .. last .. "\n", { fields = 2, batches = { size = 3 } })
+      assert.equal("1; 5 6", all[1], last)
+      assert.truthy(all[4]:find("@", 1, true), last)
+    end
+  end)
+
+  it("reads keys of any number of digits, whatever follows them", function()
+    local line, expected = { "1" }, { "1;" }
+    for n = 1, 20 do
+      for _, key in ipairs { ("1"):rep(n), n < 20 and ("9"):rep(n) or "18446744073709551615",
+        ("0"):rep(n) .. "7" } do
+        line[#line + 1] = key .. (n % 2 == 0 and ":1" or ":2")
+        expected[#expected + 1] = key:gsub("^0+(.)", "%1") .. (n % 2 == 0 and "" or "=2")
+      end
+    end
+    assert.same({ table.concat(expected, " ") }, read("libsvm", table.concat(line, " ") .. "\n"))
+    for _, after in ipairs { "/", ";", "a", "\194\176", "\255" } do
+      local ok, why = pcall(read, "libsvm", "1 123" .. after .. ":1\n")
+      assert.is_false(ok)
+      assert.truthy(tostring(why):find("expected key:value", 1, true), why)
+    end
+  end)
+
   it("reads libfm with any finite label where the task is regression", function()
     assert.same({ "3.5; 1=0.25", "-2; 2" }, read("libfm", "3.5 1:.25\n-2 2:1.\n", { task = "regression" }))
   end)

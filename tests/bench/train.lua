@@ -1,6 +1,6 @@
--- One model, one epoch, in memory: forward, backward and optimizer steps are timed; reading and
--- parsing are not, and nothing is shuffled. tests/bench/peer.py is the same in PyTorch, with the
--- same options and output.
+-- One model, one epoch. From memory, forward, backward and optimizer steps are timed, and reading and
+-- parsing are not; with --stream they are. Nothing is shuffled. tests/bench/peer.py is the same from
+-- memory in PyTorch, with the same options and output.
 --
 --   ./moonrock tests/bench/train.lua --model fm --data d/train.bin --test d/test.bin --json
 local json = require "dkjson"
@@ -9,7 +9,9 @@ local C = require "moonrock.ffi"
 
 local parser = require "argparse"("train.lua", "Times one epoch of training from memory.")
 parser:option("--model", "A shipped model, or the path of one."):count(1)
-parser:option("--data", "Training rows: FIELDS int64 ids and an int64 label each."):count(1)
+parser:option("--data", "Training rows; as bin, FIELDS int64 ids and an int64 label each."):count(1)
+parser:option("--format", "Of both files.", "bin"):choices { "bin", "libsvm", "libffm" }
+parser:flag("--stream", "Read and parse the file while training on it, in every epoch.")
 parser:option("--test", "Rows to give the AUC of after the first epoch.")
 parser:option("--fields", "Ids a row.", "39"):convert(tonumber)
 parser:option("--dim", "Width of the vectors.", "16"):convert(tonumber)
@@ -25,26 +27,28 @@ local tables = opt.opt == "adam" and mr.optim.adam { lr = 0.003 } or mr.optim.ad
 local dense = mr.optim.adam { lr = 1e-3 }
 local definition = mr.find(opt.model)
 
--- All rows in memory: the first epoch, which reads the file, is gone through before any clock
--- starts. Those after it hand out what is there.
-local function load(path, size, epochs, limit)
-  local data = mr.data { files = path, format = "bin", fields = opt.fields }
-  local it = data:batches(nil, { size = size, epochs = epochs + 1, limit = limit, memory = true })
-  for batch in it do
-    if batch.last_of_epoch then break end
+-- Batches of a file. In memory, the first epoch, which reads it, is gone through before any clock
+-- starts; those after it hand out what is there.
+local function load(path, size, epochs, limit, stream)
+  local data = mr.data { files = path, format = opt.format, fields = opt.fields }
+  local it = data:batches(nil, { size = size, epochs = epochs + (stream and 0 or 1), limit = limit,
+    memory = not stream })
+  if not stream then
+    for batch in it do
+      if batch.last_of_epoch then break end
+    end
   end
   return data, it
 end
 
-local data, batches = load(opt.data, opt.batch, opt.times, opt.rows)
-
 -- One epoch of a fresh model over the full batches: rows and seconds.
-local function epoch(seed)
+local function epoch(data, batches, seed)
   local model = definition { data = data, seed = seed, threads = opt.threads, dim = opt.dim,
     optim = tables, dense = dense, dense_optim = dense }
   local rows = 0
   local began = C.mr_clock()
   local ended
+  if opt.stream then data, batches = load(opt.data, opt.batch, 1, opt.rows, true) end
   for batch in batches do
     if batch.n == opt.batch then
       mr.bce(model(batch), batch.label):backward()
@@ -53,6 +57,7 @@ local function epoch(seed)
     end
     if batch.last_of_epoch then break end
   end
+  if opt.stream then batches:close() end
   return model, rows, ended - began
 end
 
@@ -63,9 +68,11 @@ local function median(t)
   return #s % 2 == 1 and s[middle + 1] or (s[middle] + s[middle + 1]) / 2
 end
 
+local data, batches = load(opt.data, opt.batch, opt.times, opt.rows, opt.stream)
+if opt.stream then batches:close() end
 local rates, rows, peak, auc = {}, nil, nil, nil
 for r = 1, opt.times do
-  local model, n, seconds = epoch(r)
+  local model, n, seconds = epoch(data, batches, r)
   rows, rates[r] = n, math.floor(n / seconds + 0.5)
   if r == 1 then
     peak = C.mr_memory_peak()
@@ -76,10 +83,10 @@ for r = 1, opt.times do
   end
   model:close()
 end
-batches:close()
+if not opt.stream then batches:close() end
 
 local out = { peer = "moonrock " .. mr.version, model = opt.model, opt = opt.opt, batch = opt.batch,
-  threads = opt.threads, rows = rows, rows_per_second = math.floor(median(rates) + 0.5),
+  from = opt.stream and opt.format or "memory", threads = opt.threads, rows = rows, rows_per_second = math.floor(median(rates) + 0.5),
   rows_per_second_all = rates, auc = auc, peak_rss_bytes = peak }
 if opt.json then
   print(json.encode(out))
