@@ -1,11 +1,15 @@
--- The benchmarks, one after the other, and the table of what came out. Each pair of runs (ours, the
--- peer's) is made back to back, because machines drift; ratios are taken within pairs.
+-- The benchmarks of training, and the table of what came out: every model from memory, from bin files
+-- and from text, on one thread and on several, in batches of three sizes. Rounds go through all runs
+-- in turn, because machines drift; ratios are taken within rounds, limits and the peer are measured
+-- beside the run that they are held against.
 local json = require "dkjson"
 
 local parser = require "argparse"("run.lua", "Runs the benchmarks; see tests/bench/README.md.")
-parser:option("--data", "Directory with train.bin and test.bin."):count(1)
+parser:option("--data", "Directory with train.bin, test.bin, train.svm and train.ffm."):count(1)
+parser:option("--rows", "Of train.bin.", "1000000"):convert(tonumber)
 parser:option("--limit", "The compiled limit.c."):count(1)
 parser:option("--out", "File that the results are written to, as JSON."):count(1)
+parser:option("--last", "Results to compare with."):count(1)
 parser:option("--repeat", "Runs of each."):convert(tonumber):target "times"
 parser:option("--threads", "Threads."):convert(tonumber)
 parser:option("--batch", "Rows a step."):convert(tonumber)
@@ -14,6 +18,21 @@ parser:flag("--peer", "PyTorch too, in turn.")
 local opt = parser:parse()
 
 local OPENMP_BLAS = "/usr/lib/" .. io.popen("uname -m"):read "*l" .. "-linux-gnu/openblas-openmp"
+local DISTINCT = 8.5 -- keys of a sample of a batch of 1024 that no sample before it has
+
+-- part: of the rows, for a few seconds a run; limit: arguments of limit.c, its unit, what it is, and
+-- how many of them a sample takes.
+local TRAIN = " '" .. opt.data .. "/train.bin'"
+local MODELS = {
+  lr = { text = "svm", part = 1, peer = true, limit = { "lr %d %d" .. TRAIN, "of plain C" } },
+  fm = { text = "svm", part = 1, peer = true, limit = { "fm %d %d" .. TRAIN, "of plain C" } },
+  ffm = { text = "ffm", part = 0.4, dim = 4,
+    limit = { "rows %d 1280", "of its rows alone", DISTINCT } },
+  wide_deep = { text = "ffm", part = 0.2, peer = true, limit = { "mlp %d %d", "of its matmuls" } },
+  deepfm = { text = "ffm", part = 0.2, peer = true, limit = { "mlp %d %d", "of its matmuls" } },
+  dcnv2 = { text = "ffm", part = 0.05, limit = { "mlp %d %d 3", "of its matmuls" } },
+}
+local FORMAT = { bin = "bin", svm = "libsvm", ffm = "libffm" }
 
 local function output(command)
   local pipe = io.popen(command)
@@ -43,49 +62,58 @@ local function range(t, format)
   return (format .. "-" .. format):format(math.min(unpack(t)), math.max(unpack(t)))
 end
 
-local function arguments(model, with_test)
-  local test = with_test and (" --test '%s/test.bin'"):format(opt.data) or ""
-  return (" --model %s --data '%s/train.bin'%s --batch %d --threads %d --repeat 1 --json"):format(
-    model, opt.data, test, opt.batch, opt.threads)
+local function arguments(r, file)
+  local part = MODELS[r.model].part
+  return (" --model %s --data '%s/train.%s' --rows %d --dim %d --batch %d --threads %d --repeat 1 --json")
+    :format(r.model, opt.data, file, part < 1 and math.floor(opt.rows * part) or 0,
+      MODELS[r.model].dim or 16, r.batch, r.threads)
 end
 
--- The most that this machine can do of a model's work, or of its largest part.
-local LIMITS = {
-  fm = { "fm %d %d '" .. opt.data .. "/train.bin'", "of FM in plain C" },
-  wide_deep = { "mlp %d %d", "of its matmuls alone" },
-  deepfm = { "mlp %d %d", "of its matmuls alone" },
-}
-
-local function limit_of(model)
-  local limit = LIMITS[model]
-  if not limit then return nil end
-  return tonumber(output(opt.limit .. " " .. limit[1]:format(opt.threads, opt.batch)))
+local function train(r)
+  local file = r.from == "memory" and "bin" or r.from
+  local stream = r.from ~= "memory" and " --stream --format " .. FORMAT[file] or ""
+  return must("./moonrock tests/bench/train.lua" .. arguments(r, file) .. stream)
 end
 
-local function run(model)
-  local r = { model = model, batch = opt.batch, threads = opt.threads, rates = {}, limits = {},
-    peer_rates = opt.peer and {} or nil, ratios = opt.peer and {} or nil }
-  for i = 1, opt.times do
-    local own = must("./moonrock tests/bench/train.lua" .. arguments(model, i == 1))
-    r.rates[i], r.rows = own.rows_per_second, own.rows
-    r.auc, r.peak_rss_bytes = r.auc or own.auc, r.peak_rss_bytes or own.peak_rss_bytes
-    r.limits[i] = limit_of(model)
-    if opt.peer then
-      local peer = must(("LD_LIBRARY_PATH=%s:$LD_LIBRARY_PATH %s tests/bench/peer.py"):format(
-        OPENMP_BLAS, os.getenv "PYTHON" or "/usr/bin/python3") .. arguments(model, i == 1))
-      r.peer_rates[i], r.ratios[i] = peer.rows_per_second, own.rows_per_second / peer.rows_per_second
-      r.peer, r.peer_auc = peer.peer, r.peer_auc or peer.auc
-    end
+local function peer(r)
+  return must(("LD_LIBRARY_PATH=%s:$LD_LIBRARY_PATH %s tests/bench/peer.py"):format(OPENMP_BLAS,
+    os.getenv "PYTHON" or "/usr/bin/python3") .. arguments(r, "bin"))
+end
+
+-- The most that this machine can do of a model's work, or of its largest part, in samples a second.
+local function limit_of(r)
+  local limit = MODELS[r.model].limit
+  return tonumber(output(opt.limit .. " " .. limit[1]:format(r.threads, r.batch))) / (limit[3] or 1)
+end
+
+-- After the whole epoch: AUC of the test rows.
+local function quality(model)
+  return must(("./moonrock tests/bench/train.lua --model %s --data '%s/train.bin' --test '%s/test.bin'"
+    .. " --dim %d --batch %d --threads %d --repeat 1 --json"):format(model, opt.data, opt.data,
+    MODELS[model].dim or 16, opt.batch, opt.threads)).auc
+end
+
+-- ---- the machine -----------------------------------------------------------------------------
+
+local function line_of(path, pattern)
+  for line in io.lines(path) do
+    local found = line:match(pattern)
+    if found then return found end
   end
-  return r
 end
 
-local machine = output("sed -n 's/^model name[^:]*: //p' /proc/cpuinfo"):match "[^\n]*" or "unknown"
-print(("\n%s, %d threads, batch %d, in memory, one epoch; medians of %d\n"):format(machine,
-  opt.threads, opt.batch, opt.times))
-print(("%-10s %9s %17s %6s %7s  %-26s%s"):format("model", "rows/s", "range", "auc", "peak MB",
-  "limit", opt.peer and "  PyTorch rows/s   auc  ratio (range)" or ""))
-
+local machine = {
+  processor = line_of("/proc/cpuinfo", "^model name%s*:%s*(.+)") or "unknown",
+  family = line_of("/proc/cpuinfo", "^cpu family%s*:%s*(.+)"),
+  vectors = line_of("/proc/cpuinfo", "^flags.*(avx512f)") or line_of("/proc/cpuinfo", "^flags.*(avx2)"),
+  processors = tonumber(output "nproc"),
+  l2_bytes = tonumber(output "getconf LEVEL2_CACHE_SIZE"),
+  l3_bytes = tonumber(output "getconf LEVEL3_CACHE_SIZE"),
+  memory_kib = tonumber(line_of("/proc/meminfo", "^MemTotal:%s*(%d+)")),
+  virtual = line_of("/proc/cpuinfo", "^flags.*hypervisor") ~= nil,
+  kernel = output "uname -sr":match "[^\n]*",
+  huge_pages = output "cat /sys/kernel/mm/transparent_hugepage/enabled":match "%[(%w+)%]",
+}
 local load = tonumber(output "cat /proc/loadavg":match "%S+") or 0
 if load > 0.5 then
   io.stderr:write(("bench: the load average is %.1f before it starts: others use this machine, and "
@@ -93,27 +121,107 @@ if load > 0.5 then
     load))
 end
 
-local results = { machine = machine, load = load, data = opt.data, date = os.date "!%Y-%m-%dT%H:%M:%SZ",
-  models = {} }
+-- ---- the runs --------------------------------------------------------------------------------
+
+local runs = {}
 for model in opt.models:gmatch "%S+" do
-  local r = run(model)
-  local rate = median(r.rates)
-  local line = ("%-10s %9.0f %17s %6.4f %7.0f  "):format(model, rate, range(r.rates, "%.0f"), r.auc,
-    r.peak_rss_bytes / 1e6)
-  local limit = ""
-  if #r.limits > 0 then
-    limit = ("%.0f %% %s"):format(100 * rate / median(r.limits), LIMITS[model][2])
+  local known = MODELS[model]
+  if not known then
+    io.stderr:write("bench: no model ", model, "\n")
+    os.exit(2)
   end
-  line = line .. ("%-26s"):format(limit)
-  if r.ratios then
-    line = line .. ("  %14.0f %.4f  %.2f (%s)"):format(median(r.peer_rates), r.peer_auc,
-      median(r.ratios), range(r.ratios, "%.2f"))
+  local function add(from, threads, batch)
+    local r = { model = model, from = from, threads = threads, batch = batch, rates = {} }
+    runs[#runs + 1] = r
+    return r
   end
-  print(line)
-  io.stdout:flush()
-  results.models[#results.models + 1] = r
+  local main = add("memory", opt.threads, opt.batch)
+  main.main, main.limits = main, {}
+  if opt.peer and known.peer then main.peer_rates, main.ratios = {}, {} end
+  if opt.threads > 1 then add("memory", 1, opt.batch).main = main end
+  for _, batch in ipairs { 256, 4096 } do
+    if batch ~= opt.batch then add("memory", opt.threads, batch).main = main end
+  end
+  for _, from in ipairs { "bin", known.text } do add(from, opt.threads, opt.batch).main = main end
 end
 
+for round = 1, opt.times do
+  for _, r in ipairs(runs) do
+    io.stderr:write(("\rround %d of %d: %-10s %-6s %d x %-5d"):format(round, opt.times, r.model, r.from,
+      r.threads, r.batch))
+    local own = train(r)
+    r.rates[round], r.rows = own.rows_per_second, own.rows
+    r.peak_rss_bytes = math.max(r.peak_rss_bytes or 0, own.peak_rss_bytes)
+    if r.limits then r.limits[round] = limit_of(r) end
+    if r.ratios then
+      local other = peer(r)
+      r.peer, r.peer_rates[round] = other.peer, other.rows_per_second
+      r.ratios[round] = own.rows_per_second / other.rows_per_second
+    end
+  end
+end
+for _, r in ipairs(runs) do
+  if r.main == r then r.auc = quality(r.model) end
+end
+io.stderr:write("\r", (" "):rep(60), "\r")
+
+-- ---- the table -------------------------------------------------------------------------------
+
+local last = {}
+local kept = io.open(opt.last)
+if kept then
+  local results = json.decode(kept:read "*a") or {}
+  kept:close()
+  if results.machine and results.machine.processor == machine.processor then last = results.runs end
+end
+
+local function was(r)
+  for _, l in ipairs(last) do
+    if l.model == r.model and l.from == r.from and l.threads == r.threads and l.batch == r.batch
+      and l.rows == r.rows then
+      return ("%.2f"):format(median(r.rates) / median(l.rates))
+    end
+  end
+  return ""
+end
+
+-- Median over the rounds of its rate by that of the model's main run.
+local function of_main(r)
+  local t = {}
+  for i, rate in ipairs(r.rates) do t[i] = rate / r.main.rates[i] end
+  return median(t)
+end
+
+print(("%s, %d processors%s; one epoch, medians of %d; rates in samples a second\n"):format(
+  machine.processor, machine.processors, machine.virtual and ", virtual" or "", opt.times))
+print(("%-10s %-6s %7s %5s %9s %17s %5s %5s  %5s  %-22s%s"):format("model", "from", "threads", "batch",
+  "rate", "range", "rel.", "last", "MB", "limit", "PyTorch"))
+for _, r in ipairs(runs) do
+  local limit, other = "", ""
+  if r.limits then
+    limit = ("%3.0f %% %s"):format(100 * median(r.rates) / median(r.limits), MODELS[r.model].limit[2])
+  end
+  if r.ratios then
+    other = ("%.0f, %.1fx (%s)"):format(median(r.peer_rates), median(r.ratios), range(r.ratios, "%.1f"))
+  end
+  print((("%-10s %-6s %7d %5d %9.0f %17s %5.2f %5s  %5.0f  %-22s%s"):format(r.model, r.from, r.threads,
+    r.batch, median(r.rates), range(r.rates, "%.0f"), of_main(r), was(r), r.peak_rss_bytes / 1e6,
+    limit, other)):match "^(.-)%s*$")
+end
+print "\nAUC after the whole epoch:"
+for _, r in ipairs(runs) do
+  if r.auc then print(("%-10s %.4f"):format(r.model, r.auc)) end
+end
+local texts = {}
+for _, file in ipairs { "svm", "ffm" } do
+  texts[file] = tonumber(output(("%s text '%s/train.%s'"):format(opt.limit, opt.data, file)))
+end
+print(("\nNumbers of text read by a plain loop, one thread: %.0f lines a second of libsvm, %.0f of libffm")
+  :format(texts.svm, texts.ffm))
+
+for _, r in ipairs(runs) do r.main = nil end
 local file = assert(io.open(opt.out, "w"))
-file:write(json.encode(results, { indent = true }), "\n")
+file:write(json.encode({ machine = machine, load = load, date = os.date "!%Y-%m-%dT%H:%M:%SZ",
+  commit = output("git rev-parse --short HEAD 2>/dev/null"):match "%S+", text_lines = texts,
+  runs = runs }, { indent = true }), "\n")
 file:close()

@@ -8,14 +8,19 @@ trap 'rm -rf "$dir"' EXIT
 trap 'exit 130' INT TERM
 
 if [ -z "${DATA:-}" ]; then
-    ./moonrock datasets/synthetic.lua --seed 42 --train "${ROWS:-1000000}" --test 100000 --out "$dir"
+    for format in bin svm ffm; do
+        ./moonrock datasets/synthetic.lua --seed 42 --train "${ROWS:-1000000}" --test 100000 \
+            --format $format --out "$dir"
+    done
     DATA=$dir
 fi
 ${CC:-cc} -std=gnu11 -D_GNU_SOURCE -O3 -march=native -ffast-math -o "$dir/limit" \
     $(pkg-config --cflags openblas) tests/bench/limit.c $(pkg-config --libs openblas) -lpthread -lm
-./moonrock tests/bench/run.lua --data "$DATA" --limit "$dir/limit" --out build/bench.json \
-    --repeat "${REPEAT:-3}" --threads "${THREADS:-2}" --batch "${BATCH:-1024}" \
-    --models "${MODELS:-lr fm wide_deep}" ${PEER:+--peer}
+./moonrock tests/bench/run.lua --data "$DATA" --rows "${ROWS:-1000000}" --limit "$dir/limit" \
+    --out build/bench.json --last tests/bench/results.json --repeat "${REPEAT:-3}" \
+    --threads "${THREADS:-2}" --batch "${BATCH:-1024}" \
+    --models "${MODELS:-lr fm ffm wide_deep deepfm dcnv2}" ${PEER:+--peer}
+[ -z "${KEEP:-}" ] || cp build/bench.json tests/bench/results.json
 
 # Tables larger than memory, and what RocksDB alone takes for the same rows; LARGE=0 leaves them out.
 [ "${LARGE:-1}" = 0 ] && exit

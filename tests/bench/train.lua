@@ -9,7 +9,8 @@ local C = require "moonrock.ffi"
 
 local parser = require "argparse"("train.lua", "Times one epoch of training from memory.")
 parser:option("--model", "A shipped model, or the path of one."):count(1)
-parser:option("--data", "Training rows; as bin, FIELDS int64 ids and an int64 label each."):count(1)
+parser:option("--data", "Training rows; as bin, FIELDS int64 ids and an int64 label each.")
+  :count(1)
 parser:option("--format", "Of both files.", "bin"):choices { "bin", "libsvm", "libffm" }
 parser:flag("--stream", "Read and parse the file while training on it, in every epoch.")
 parser:option("--test", "Rows to give the AUC of after the first epoch.")
@@ -48,7 +49,7 @@ local function epoch(data, batches, seed)
   local rows = 0
   local began = C.mr_clock()
   local ended
-  if opt.stream then data, batches = load(opt.data, opt.batch, 1, opt.rows, true) end
+  if opt.stream then batches = select(2, load(opt.data, opt.batch, 1, opt.rows, true)) end
   for batch in batches do
     if batch.n == opt.batch then
       mr.bce(model(batch), batch.label):backward()
@@ -86,7 +87,8 @@ end
 if not opt.stream then batches:close() end
 
 local out = { peer = "moonrock " .. mr.version, model = opt.model, opt = opt.opt, batch = opt.batch,
-  from = opt.stream and opt.format or "memory", threads = opt.threads, rows = rows, rows_per_second = math.floor(median(rates) + 0.5),
+  from = opt.stream and opt.format or "memory", threads = opt.threads, rows = rows,
+  rows_per_second = math.floor(median(rates) + 0.5),
   rows_per_second_all = rates, auc = auc, peak_rss_bytes = peak }
 if opt.json then
   print(json.encode(out))
