@@ -174,8 +174,7 @@ int mr_threads_set(int n)
     pool.threads = 1;
     blas_thread_begin();
     while (pool.threads < n) {
-        if (thread_start(&pool.worker[pool.threads], worker_main,
-                         (void *)(intptr_t)pool.threads))
+        if (thread_start(&pool.worker[pool.threads], worker_main, (void *)(intptr_t)pool.threads))
             return fail("threads: could not start thread %d of %d", pool.threads + 1, n);
         pool.threads++;
     }
