@@ -15,7 +15,7 @@
 #include "table_room.h"
 #include "tape.h"
 
-enum { PIECE = 4096, AHEAD = 24, NEAR = 10, PLANS_AHEAD = 2 };
+enum { PIECE = 8192, AHEAD = 24, NEAR = 10, PLANS_AHEAD = 2 };
 
 /* Where the entries of each shard begin within a piece. */
 typedef struct piece_shards {
@@ -115,13 +115,24 @@ static void pull_found(const pull *p, row *r)
         row_fresh(p->t, r->key, r);
 }
 
-/* The entries of a shard within a piece: first to end; and where the next piece's begin. */
-static uint32_t piece_entries(const pull *p, uint32_t piece, size_t shard, uint32_t *first,
-                              uint32_t *end)
+/* A shard's entries of one piece, first to end; and where those of the next piece begin. */
+typedef struct stretch {
+    uint32_t first, end, next;
+} stretch;
+
+static stretch stretch_of(const pull *p, uint32_t piece, size_t shard)
 {
-    *first = piece * PIECE + p->shards[piece].begin[shard];
-    *end = piece * PIECE + p->shards[piece].begin[shard + 1];
-    return piece + 1 == p->pieces ? *end : (piece + 1) * PIECE + p->shards[piece + 1].begin[shard];
+    const uint16_t *begin = p->shards[piece].begin;
+    stretch s = {piece * PIECE + begin[shard], piece * PIECE + begin[shard + 1], 0};
+    s.next =
+        piece + 1 < p->pieces ? (piece + 1) * PIECE + p->shards[piece + 1].begin[shard] : s.end;
+    return s;
+}
+
+/* The hash of the entry `ahead` places on in the shard. */
+static inline uint64_t hash_ahead(const pull *p, const stretch *s, uint32_t i, uint32_t ahead)
+{
+    return p->hash[i + ahead < s->end ? i + ahead : s->next + (i + ahead - s->end)];
 }
 
 /* Finds the distinct keys of one shard. Where nothing may be added, a key that has no row gets a
@@ -136,26 +147,17 @@ static void pull_shard(void *context, size_t number)
     uint32_t unique = 0, missing = 0;
     int adds = p->training || !p->resident;
     int looks = !p->resident || t->expired; /* at rows, not only at the index */
-    int known = adds && !looks;             /* a key with a row needs no more than its number */
     for (uint32_t piece = 0; piece < p->pieces; piece++) {
-        uint32_t first, end, next = piece_entries(p, piece, number, &first, &end);
-        for (uint32_t i = first; i < end; i++) {
-            uint64_t far = p->hash[i + AHEAD < end ? i + AHEAD : next + (i + AHEAD - end)];
-            __builtin_prefetch(&s->index[shard_home(s, far)]);
-            const index_entry *near = &s->index[shard_home(s, p->hash[i + NEAR])];
-            if (looks && near->hash == p->hash[i + NEAR] && near->slot != NO_SLOT)
-                __builtin_prefetch(slot_row(t, s, near->slot), 1);
-            index_entry *e = shard_place(s, p->hash[i]);
-            if (known && e->slot != NO_SLOT) { /* without a branch: repeats come at random */
-                uint32_t mark = e->mark < unique ? e->mark : 0;
-                int again = (e->mark < unique) & (slots[mark] == e->slot);
-                mark = again ? mark : unique;
-                slots[mark] = e->slot;
-                count[mark] = again ? count[mark] + 1 : 1;
-                e->mark = p->local[i] = mark;
-                unique += (uint32_t)!again;
-                continue;
+        stretch span = stretch_of(p, piece, number);
+        for (uint32_t i = span.first; i < span.end; i++) {
+            __builtin_prefetch(&s->index[shard_home(s, hash_ahead(p, &span, i, AHEAD))]);
+            if (looks) {
+                uint64_t hash = hash_ahead(p, &span, i, NEAR);
+                const index_entry *near = &s->index[shard_home(s, hash)];
+                if (near->hash == hash && near->slot != NO_SLOT)
+                    __builtin_prefetch(slot_row(t, s, near->slot), 1);
             }
+            index_entry *e = shard_place(s, p->hash[i]);
             row *r = NULL;
             if (e->slot != NO_SLOT && e->mark < unique && slots[e->mark] == e->slot) {
                 p->local[i] = e->mark;
@@ -216,10 +218,9 @@ static void pull_list(pull *p, size_t number)
     }
     uint32_t fields = (uint32_t)p->l->batch->fields;
     for (uint32_t piece = 0; piece < p->pieces; piece++) {
-        const uint16_t *begin = p->shards[piece].begin;
-        uint32_t first = piece * PIECE;
-        for (uint32_t i = first + begin[number]; i < first + begin[number + 1]; i++) {
-            uint32_t e = first + p->entry[i];
+        stretch span = stretch_of(p, piece, number);
+        for (uint32_t i = span.first; i < span.end; i++) {
+            uint32_t e = piece * PIECE + p->entry[i];
             p->occurrence[count[p->local[i]]++] =
                 (occurrence){e, p->sample ? p->sample[e] : e / fields};
         }

@@ -49,22 +49,6 @@ static double progress(const mr_reader *r, mr_position p)
     return part < 0 ? -1 : MIN(((double)w->fill_epoch + part) / epochs, 1.0);
 }
 
-/* Whether every sample has one entry of each field, in order: then `field` says nothing. */
-static int is_plain(const samples *m, int32_t fields)
-{
-    if (fields <= 0 || m->entries != m->n * (size_t)fields)
-        return 0;
-    const uint16_t *field = m->field;
-    for (size_t i = 0; i < m->n; i++, field += fields) {
-        int differs = m->offsets[i + 1] - m->offsets[i] != (uint32_t)fields;
-        for (int32_t f = 0; f < fields; f++)
-            differs |= field[f] != f;
-        if (differs)
-            return 0;
-    }
-    return 1;
-}
-
 static void publish(mr_reader *r, slot *s, mr_position position, int last)
 {
     int schema = r->options.schema != NULL;
@@ -78,7 +62,7 @@ static void publish(mr_reader *r, slot *s, mr_position position, int last)
         .last_of_epoch = last,
         .keys = m->keys,
         .values = m->valued ? m->values : NULL,
-        .field = m->fielded && !is_plain(m, fields) ? m->field : NULL,
+        .field = m->fielded && !samples_plain(m, (size_t)fields) ? m->field : NULL,
         .offsets = m->offsets,
         .label = m->labelled ? m->label : NULL,
         .weight = m->weighted ? m->weight : NULL,

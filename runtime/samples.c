@@ -98,6 +98,21 @@ int samples_commit_bad(samples *s, size_t fields, int64_t record)
     return 0;
 }
 
+int samples_plain(const samples *s, size_t fields)
+{
+    if (!fields || s->entries != s->n * fields)
+        return 0;
+    const uint16_t *field = s->field;
+    for (size_t i = 0; i < s->n; i++, field += fields) {
+        int differs = s->offsets[i + 1] != (i + 1) * fields;
+        for (size_t f = 0; f < fields; f++)
+            differs |= field[f] != f;
+        if (differs)
+            return 0;
+    }
+    return 1;
+}
+
 size_t samples_bytes(const samples *s)
 {
     return s->keys_room * 8 + s->values_room * 4 + s->field_room * 2 + s->offsets_room * 4 +

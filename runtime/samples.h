@@ -46,6 +46,10 @@ void samples_commit(samples *s, size_t end, float label, float weight, int64_t r
  * `fields` fields where entries do not name theirs. */
 int samples_commit_bad(samples *s, size_t fields, int64_t record);
 
+/* Whether every sample has one entry of each of `fields` fields, in their order: then `field` says
+ * nothing. */
+int samples_plain(const samples *s, size_t fields);
+
 /* Bytes held. */
 size_t samples_bytes(const samples *s);
 

@@ -15,7 +15,7 @@
 #include "base.h"
 #include "blas.h"
 
-enum { THREADS_MAX = 256, SPINS = 2000 };
+enum { THREADS_MAX = 256, SPINS = 500 };
 
 typedef struct share {
     _Alignas(64) atomic_uint_fast64_t ticket;
@@ -78,7 +78,7 @@ static void take_pieces(int thread)
 
 static void *worker_main(void *number)
 {
-    uint64_t seen = 0;
+    uint64_t seen = atomic_load(&pool.call);
     blas_thread_begin();
     while (!atomic_load(&pool.stop)) {
         for (int i = 0; i < SPINS && atomic_load(&pool.call) == seen; i++)
