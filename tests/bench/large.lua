@@ -1,6 +1,6 @@
 -- Tables larger than memory: training speed with a table 1, 4 and 16 times the cache, uniform and
 -- Zipf-distributed keys, and what a row that was not cached costs, beside what RocksDB alone takes
--- for the same rows (plain.c). `make bench-large` runs it.
+-- for the same rows (plain.c). `make bench` runs it.
 --
 -- A store is filled with a row for every key once; every run trains on a copy of it. Three quarters
 -- of the run warm the cache up, the last one is timed. Cost of a missed row: processor seconds of all
@@ -10,6 +10,7 @@ local ffi = require "ffi"
 local json = require "dkjson"
 local mr = require "moonrock"
 local C = require "moonrock.ffi"
+local common = require "tests.bench.common"
 
 ffi.cdef [[
 int clock_gettime(int clock, struct timespec *now);
@@ -142,26 +143,6 @@ end
 
 -- ---- all of them -----------------------------------------------------------------------------
 
-local function sh(command)
-  local pipe = io.popen(command)
-  local text = pipe:read "*a"
-  pipe:close()
-  return text
-end
-
-local function must(command)
-  local text = sh(command)
-  return json.decode(text) or error("this command failed: " .. command .. "\n" .. text, 0)
-end
-
-local function median(list, of)
-  local s = {}
-  for i, r in ipairs(list) do s[i] = of(r) end
-  table.sort(s)
-  local middle = math.floor(#s / 2)
-  return #s % 2 == 1 and s[middle + 1] or (s[middle] + s[middle + 1]) / 2, s[1], s[#s]
-end
-
 -- With uniform keys a cache is warm at once, and every sample costs thirty reads.
 local function rows_of(data) return data == "uniform" and math.floor(opt.rows / 8) or opt.rows end
 
@@ -169,9 +150,9 @@ local function child(model, data, memory, traced)
   local copy = opt.dir .. "/copy"
   os.execute(("rm -rf %s && cp -a %s/%s %s && cat %s/db-1/*.sst >/dev/null"):format(copy, opt.dir, model,
     copy, copy))
-  return must(("./moonrock tests/bench/large.lua --dir %s --plain - --rows %d --threads %d --child %s %s "
-    .. "%s/%s.bin %d %s"):format(opt.dir, rows_of(data), opt.threads, model, copy, opt.dir, data, memory,
-    traced or "-"))
+  return common.must(("./moonrock tests/bench/large.lua --dir %s --plain - --rows %d --threads %d "
+    .. "--child %s %s %s/%s.bin %d %s"):format(opt.dir, rows_of(data), opt.threads, model, copy, opt.dir,
+    data, memory, traced or "-"))
 end
 
 local n, next_key = opt.keys, 0
@@ -196,8 +177,9 @@ for model in opt.models:gmatch "%S+" do
   os.execute(("rm -rf %s/%s"):format(opt.dir, model))
   local rows = opt.rows
   opt.rows = 2 * BATCH
-  must(("./moonrock tests/bench/large.lua --dir %s --plain - --rows 1024 --threads %d --child %s %s/%s "
-    .. "%s/all.bin %d -"):format(opt.dir, opt.threads, model, opt.dir, model, opt.dir, memory_for(2 * n)))
+  common.must(("./moonrock tests/bench/large.lua --dir %s --plain - --rows 1024 --threads %d "
+    .. "--child %s %s/%s %s/all.bin %d -"):format(
+    opt.dir, opt.threads, model, opt.dir, model, opt.dir, memory_for(2 * n)))
   opt.rows = rows
   for _, data in ipairs { "zipf", "uniform" } do
     local sets = { { times = 1, runs = {} }, { times = 4, runs = {} }, { times = 16, runs = {} } }
@@ -207,7 +189,9 @@ for model in opt.models:gmatch "%S+" do
       end
     end
     for i, set in ipairs(sets) do
-      local rate, low, high = median(set.runs, function(r) return r.rows_per_second end)
+      local rates = {}
+      for k, own in ipairs(set.runs) do rates[k] = own.rows_per_second end
+      local rate, low, high = common.median(rates)
       local r = set.runs[1]
       local line = ("%-10s %-8s %8.1fx %10.0f %20s %8.2f"):format(model, data, r.table_rows / r.cached, rate,
         ("%.0f-%.0f"):format(low, high), r.missed / r.rows)
@@ -215,10 +199,10 @@ for model in opt.models:gmatch "%S+" do
         local keys = opt.dir .. "/keys"
         child(model, data, memory_for(n / set.times), keys)
         os.execute(("cat %s/state/db-1/*.sst >/dev/null"):format(opt.dir))
-        local plain = must(("%s %s/state/db-1 %s 0"):format(opt.plain, opt.dir, keys))
+        local plain = common.must(("%s %s/state/db-1 %s 0"):format(opt.plain, opt.dir, keys))
         local cost = {}
         for k, own in ipairs(set.runs) do cost[k] = (own.cpu - sets[1].runs[k].cpu) / own.missed * 1e6 end
-        local per_miss = median(cost, function(x) return x end)
+        local per_miss = common.median(cost)
         line = line .. (" %9.2f %9.2f %6.2f"):format(per_miss, plain.microseconds,
           per_miss / plain.microseconds)
         set.per_miss, set.plain = per_miss, plain.microseconds
@@ -231,8 +215,4 @@ for model in opt.models:gmatch "%S+" do
   end
 end
 
-if opt.out then
-  local file = assert(io.open(opt.out, "w"))
-  file:write(json.encode(results, { indent = true }), "\n")
-  file:close()
-end
+if opt.out then common.save(opt.out, results) end

@@ -1,8 +1,11 @@
 -- The benchmarks of training, and the table of what came out: every model from memory, from bin files
 -- and from text, on one thread and on several, in batches of three sizes. Rounds go through all runs
 -- in turn, because machines drift; ratios are taken within rounds, limits and the peer are measured
--- beside the run that they are held against.
+-- beside the run that they are held against. The first run of a model in a round is not counted: memory
+-- that the programs before it did not use is slow to come by on a virtual machine.
 local json = require "dkjson"
+local common = require "tests.bench.common"
+local output, must, median = common.output, common.must, common.median
 
 local parser = require "argparse"("run.lua", "Runs the benchmarks; see tests/bench/README.md.")
 parser:option("--data", "Directory with train.bin, test.bin, train.svm and train.ffm."):count(1)
@@ -34,36 +37,11 @@ local MODELS = {
 }
 local FORMAT = { bin = "bin", svm = "libsvm", ffm = "libffm" }
 
-local function output(command)
-  local pipe = io.popen(command)
-  local text = pipe:read "*a"
-  pipe:close()
-  return text
-end
-
-local function must(command)
-  local text = output(command)
-  local result = json.decode(text)
-  if not result then
-    io.stderr:write("bench: this command failed: ", command, "\n", text)
-    os.exit(1)
-  end
-  return result
-end
-
-local function median(t)
-  local s = { unpack(t) }
-  table.sort(s)
-  local middle = math.floor(#s / 2)
-  return #s % 2 == 1 and s[middle + 1] or (s[middle] + s[middle + 1]) / 2
-end
-
 local function range(t, format)
   return (format .. "-" .. format):format(math.min(unpack(t)), math.max(unpack(t)))
 end
 
-local function arguments(r, file)
-  local part = MODELS[r.model].part
+local function arguments(r, file, part)
   return (" --model %s --data '%s/train.%s' --rows %d --dim %d --batch %d --threads %d --repeat 1 --json")
     :format(r.model, opt.data, file, part < 1 and math.floor(opt.rows * part) or 0,
       MODELS[r.model].dim or 16, r.batch, r.threads)
@@ -72,12 +50,12 @@ end
 local function train(r)
   local file = r.from == "memory" and "bin" or r.from
   local stream = r.from ~= "memory" and " --stream --format " .. FORMAT[file] or ""
-  return must("./moonrock tests/bench/train.lua" .. arguments(r, file) .. stream)
+  return must("./moonrock tests/bench/train.lua" .. arguments(r, file, MODELS[r.model].part) .. stream)
 end
 
 local function peer(r)
   return must(("LD_LIBRARY_PATH=%s:$LD_LIBRARY_PATH %s tests/bench/peer.py"):format(OPENMP_BLAS,
-    os.getenv "PYTHON" or "/usr/bin/python3") .. arguments(r, "bin"))
+    os.getenv "PYTHON" or "/usr/bin/python3") .. arguments(r, "bin", MODELS[r.model].part))
 end
 
 -- The most that this machine can do of a model's work, or of its largest part, in samples a second.
@@ -87,10 +65,9 @@ local function limit_of(r)
 end
 
 -- After the whole epoch: AUC of the test rows.
-local function quality(model)
-  return must(("./moonrock tests/bench/train.lua --model %s --data '%s/train.bin' --test '%s/test.bin'"
-    .. " --dim %d --batch %d --threads %d --repeat 1 --json"):format(model, opt.data, opt.data,
-    MODELS[model].dim or 16, opt.batch, opt.threads)).auc
+local function quality(r)
+  return must(("./moonrock tests/bench/train.lua%s --test '%s/test.bin'"):format(arguments(r, "bin", 1),
+    opt.data)).auc
 end
 
 -- ---- the machine -----------------------------------------------------------------------------
@@ -149,6 +126,7 @@ for round = 1, opt.times do
   for _, r in ipairs(runs) do
     io.stderr:write(("\rround %d of %d: %-10s %-6s %d x %-5d"):format(round, opt.times, r.model, r.from,
       r.threads, r.batch))
+    if r.main == r then train(r) end
     local own = train(r)
     r.rates[round], r.rows = own.rows_per_second, own.rows
     r.peak_rss_bytes = math.max(r.peak_rss_bytes or 0, own.peak_rss_bytes)
@@ -161,7 +139,7 @@ for round = 1, opt.times do
   end
 end
 for _, r in ipairs(runs) do
-  if r.main == r then r.auc = quality(r.model) end
+  if r.main == r then r.auc = quality(r) end
 end
 io.stderr:write("\r", (" "):rep(60), "\r")
 
@@ -220,8 +198,5 @@ print(("\nNumbers of text read by a plain loop, one thread: %.0f lines a second 
   :format(texts.svm, texts.ffm))
 
 for _, r in ipairs(runs) do r.main = nil end
-local file = assert(io.open(opt.out, "w"))
-file:write(json.encode({ machine = machine, load = load, date = os.date "!%Y-%m-%dT%H:%M:%SZ",
-  commit = output("git rev-parse --short HEAD 2>/dev/null"):match "%S+", text_lines = texts,
-  runs = runs }, { indent = true }), "\n")
-file:close()
+common.save(opt.out, { machine = machine, load = load, date = os.date "!%Y-%m-%dT%H:%M:%SZ",
+  commit = output("git rev-parse --short HEAD 2>/dev/null"):match "%S+", text_lines = texts, runs = runs })

@@ -8,8 +8,8 @@ trap 'rm -rf "$dir"' EXIT
 trap 'exit 130' INT TERM
 
 if [ -z "${DATA:-}" ]; then
-    for format in bin svm ffm; do
-        ./moonrock datasets/synthetic.lua --seed 42 --train "${ROWS:-1000000}" --test 100000 \
+    for format in bin libsvm libffm; do
+        ./moonrock datasets/synthetic.lua --seed 42 --train "${ROWS:-1000000}" --test "${TEST_ROWS:-100000}" \
             --format $format --out "$dir"
     done
     DATA=$dir
@@ -17,10 +17,10 @@ fi
 ${CC:-cc} -std=gnu11 -D_GNU_SOURCE -O3 -march=native -ffast-math -o "$dir/limit" \
     $(pkg-config --cflags openblas) tests/bench/limit.c $(pkg-config --libs openblas) -lpthread -lm
 ./moonrock tests/bench/run.lua --data "$DATA" --rows "${ROWS:-1000000}" --limit "$dir/limit" \
-    --out build/bench.json --last tests/bench/results.json --repeat "${REPEAT:-3}" \
+    --out "${OUT:-build/bench.json}" --last tests/bench/results.json --repeat "${REPEAT:-3}" \
     --threads "${THREADS:-2}" --batch "${BATCH:-1024}" \
     --models "${MODELS:-lr fm ffm wide_deep deepfm dcnv2}" ${PEER:+--peer}
-[ -z "${KEEP:-}" ] || cp build/bench.json tests/bench/results.json
+[ -z "${KEEP:-}" ] || cp "${OUT:-build/bench.json}" tests/bench/results.json
 
 # Tables larger than memory, and what RocksDB alone takes for the same rows; LARGE=0 leaves them out.
 [ "${LARGE:-1}" = 0 ] && exit

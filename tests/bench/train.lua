@@ -6,8 +6,9 @@
 local json = require "dkjson"
 local mr = require "moonrock"
 local C = require "moonrock.ffi"
+local median = require("tests.bench.common").median
 
-local parser = require "argparse"("train.lua", "Times one epoch of training from memory.")
+local parser = require "argparse"("train.lua", "Times one epoch of training.")
 parser:option("--model", "A shipped model, or the path of one."):count(1)
 parser:option("--data", "Training rows; as bin, FIELDS int64 ids and an int64 label each.")
   :count(1)
@@ -28,28 +29,31 @@ local tables = opt.opt == "adam" and mr.optim.adam { lr = 0.003 } or mr.optim.ad
 local dense = mr.optim.adam { lr = 1e-3 }
 local definition = mr.find(opt.model)
 
--- Batches of a file. In memory, the first epoch, which reads it, is gone through before any clock
--- starts; those after it hand out what is there.
-local function load(path, size, epochs, limit, stream)
-  local data = mr.data { files = path, format = opt.format, fields = opt.fields }
-  local it = data:batches(nil, { size = size, epochs = epochs + (stream and 0 or 1), limit = limit,
-    memory = not stream })
-  if not stream then
-    for batch in it do
-      if batch.last_of_epoch then break end
-    end
-  end
-  return data, it
+local function data_of(path)
+  return mr.data { files = path, format = opt.format, fields = opt.fields }
 end
 
+-- Batches of a file that is read and parsed before the first of them is handed out, for so many epochs.
+local function in_memory(data, size, epochs, limit)
+  local it = data:batches(nil, { size = size, epochs = epochs + 1, limit = limit, memory = true })
+  for batch in it do
+    if batch.last_of_epoch then break end
+  end
+  return it
+end
+
+local data = data_of(opt.data)
+local kept = not opt.stream and in_memory(data, opt.batch, opt.times, opt.rows)
+
 -- One epoch of a fresh model over the full batches: rows and seconds.
-local function epoch(data, batches, seed)
+local function epoch(seed)
   local model = definition { data = data, seed = seed, threads = opt.threads, dim = opt.dim,
     optim = tables, dense = dense, dense_optim = dense }
   local rows = 0
   local began = C.mr_clock()
   local ended
-  if opt.stream then batches = select(2, load(opt.data, opt.batch, 1, opt.rows, true)) end
+  local batches = kept or data:batches(nil, { size = opt.batch, epochs = 1, limit = opt.rows,
+    memory = false })
   for batch in batches do
     if batch.n == opt.batch then
       mr.bce(model(batch), batch.label):backward()
@@ -58,33 +62,24 @@ local function epoch(data, batches, seed)
     end
     if batch.last_of_epoch then break end
   end
-  if opt.stream then batches:close() end
+  if not kept then batches:close() end
+  if not ended then error(("%s: holds no full batch of %d rows"):format(opt.data, opt.batch), 0) end
   return model, rows, ended - began
 end
 
-local function median(t)
-  local s = { unpack(t) }
-  table.sort(s)
-  local middle = math.floor(#s / 2)
-  return #s % 2 == 1 and s[middle + 1] or (s[middle] + s[middle + 1]) / 2
-end
-
-local data, batches = load(opt.data, opt.batch, opt.times, opt.rows, opt.stream)
-if opt.stream then batches:close() end
 local rates, rows, peak, auc = {}, nil, nil, nil
 for r = 1, opt.times do
-  local model, n, seconds = epoch(data, batches, r)
+  local model, n, seconds = epoch(r)
   rows, rates[r] = n, math.floor(n / seconds + 0.5)
   if r == 1 then
     peak = C.mr_memory_peak()
     if opt.test then
-      local _, test = load(opt.test, 4096, 1)
-      auc = mr.evaluate(model, test).auc
+      auc = mr.evaluate(model, in_memory(data_of(opt.test), 4096, 1)).auc
     end
   end
   model:close()
 end
-if not opt.stream then batches:close() end
+if kept then kept:close() end
 
 local out = { peer = "moonrock " .. mr.version, model = opt.model, opt = opt.opt, batch = opt.batch,
   from = opt.stream and opt.format or "memory", threads = opt.threads, rows = rows,
