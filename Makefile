@@ -87,9 +87,9 @@ $(B)/tests/%: tests/%.c $(OBJECTS) $(B)/flags
 
 SHIM_CFLAGS := -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -O2 -g
 
-build/tests/faults.so: tests/support/faults.c
+build/tests/faults.so: tests/support/faults.c tests/support/record.c tests/support/record.h
 	@mkdir -p $(@D)
-	$(call say,LINK,$@)$(CC) $(SHIM_CFLAGS) -shared -fPIC -fvisibility=hidden -o $@ $< -ldl -lpthread
+	$(call say,LINK,$@)$(CC) $(SHIM_CFLAGS) -shared -fPIC -fvisibility=hidden -o $@ $(filter %.c,$^) -ldl -lpthread
 
 build/tests/faults-recover: tests/support/recover.c
 	@mkdir -p $(@D)

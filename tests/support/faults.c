@@ -1,7 +1,7 @@
 /* faults.c - what can go wrong with files, from outside: a library for LD_PRELOAD. It stands
  * between a program and libc for every call that touches files below one directory, and fails
- * the n-th, kills the process at it, or keeps a record of what a loss of power would leave,
- * from which recover.c rebuilds the directory.
+ * the n-th, kills the process at it, or has record.c keep what a loss of power would leave, from
+ * which recover.c rebuilds the directory.
  *
  *   FAULTS_DIR     the directory, an absolute path; without it nothing is done
  *   FAULTS_PLAN    words, all optional:
@@ -19,32 +19,12 @@
  *   FAULTS_RECORD  a directory for the record, on the same file system as FAULTS_DIR. It must
  *                  not exist: it is used up by recover.c
  *
- * faults_plan() replaces the plan while the program runs, and sets the counts to 0.
- *
- * The record. An inode is named by its number; a link in RECORD/inode (for a directory, an open
- * descriptor) keeps that number from being used again. RECORD/journal has a line for each thing
- * that happened, after it happened; RECORD/saved/N is what a file held when it was last synced,
- * copied before the first change since:
- *
- *   root I         the directory FAULTS_DIR
- *   dir I          I is a directory
- *   has D NAME I   durable: the entry NAME of the directory D is I (at the start)
- *   add D NAME I   an entry was made: create, mkdir, link
- *   del D NAME I   it was removed: unlink, rmdir
- *   mov D NAME E OTHER I   rename, within a directory or to another
- *   new I          a file was made; nothing of it is durable
- *   old I N        a synced file is about to change; RECORD/saved/N holds what it held
- *   syn I          the file or the directory was synced (fsync, fdatasync)
- *
- * A call holds one lock from before it happens until its line is written, so that lines stand in
- * the order of calls. A kill between the two leaves a call that is not recorded, and it is lost,
- * as it may be. */
+ * faults_plan() replaces the plan while the program runs, and sets the counts to 0. */
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -59,11 +39,13 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "record.h"
+
 #define EXPORT __attribute__((visibility("default")))
 
 enum { WRITE, SYNC, OPEN, READ, NAME, ANY, CLASSES };
 enum { FAIL, SHORT, KILL, AFTER };
-enum { FDS = 1 << 16, INODES = 1 << 16, TEXT = 128 };
+enum { FDS = 1 << 16, TEXT = 128 };
 
 static const char *const class_name[CLASSES] = {"write", "sync", "open", "read", "name", "any"};
 
@@ -79,13 +61,12 @@ typedef struct plan {
     char match[TEXT], thread[TEXT], readable[TEXT];
 } plan;
 
-static char dir[PATH_MAX], record[PATH_MAX];
+static char dir[PATH_MAX];
 static size_t dir_len;
 static pid_t owner; /* a child that was forked off records nothing and is not harmed */
 static counts here, *count = &here;
 static plan now;
 static atomic_uchar inside_fd[FDS];
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* ---- the plan ---- */
 
@@ -125,12 +106,12 @@ EXPORT void faults_plan(const char *text)
             _exit(99);
         }
     }
-    pthread_mutex_lock(&lock);
+    record_lock();
     for (int i = 0; i < CLASSES; i++)
         atomic_store(&count->calls[i], 0);
     atomic_store(&count->met, 0);
     now = p;
-    pthread_mutex_unlock(&lock);
+    record_unlock();
 }
 
 static void die(void)
@@ -246,210 +227,16 @@ static size_t meet_len(int met, size_t len)
     return met < 0 && now.action == SHORT && len > 1 ? len / 2 : len;
 }
 
-/* ---- the record ---- */
-
-enum { UNKNOWN, CLEAN, CHANGED };
-
-static struct {
-    ino_t number;
-    int state;
-} inode[INODES];
-
-static int journal = -1;
-static unsigned saves;
-
-static int *inode_state(ino_t number)
-{
-    size_t i = (size_t)(number * 0x9e3779b97f4a7c15ull >> 48) % INODES;
-    for (size_t tried = 0; inode[i].number && inode[i].number != number; i = (i + 1) % INODES)
-        if (++tried == INODES - 1) {
-            dprintf(2, "faults: more than %d files\n", INODES);
-            _exit(99);
-        }
-    inode[i].number = number;
-    return &inode[i].state;
-}
-
-static void say(const char *format, ...)
-{
-    char line[3 * PATH_MAX];
-    va_list args;
-    va_start(args, format);
-    int len = vsnprintf(line, sizeof line, format, args);
-    va_end(args);
-    if (syscall(SYS_write, journal, line, (size_t)len) != len) {
-        dprintf(2, "faults: the record could not be written\n");
-        _exit(99);
-    }
-}
-
-static void record_path(char path[PATH_MAX], const char *kind, uint64_t n)
-{
-    snprintf(path, PATH_MAX, "%.*s/%s/%llu", PATH_MAX - 64, record, kind, (unsigned long long)n);
-}
-
-static int raw_open(const char *path, int flags)
-{
-    return (int)syscall(SYS_openat, AT_FDCWD, path, flags | O_CLOEXEC, 0666);
-}
-
-static ino_t number_of(const char *path)
-{
-    struct stat st;
-    return lstat(path, &st) ? 0 : st.st_ino;
-}
-
-/* The directory that holds a path, and the name there. */
-static ino_t parent_of(const char *path, const char **name)
-{
-    char parent[PATH_MAX];
-    const char *slash = strrchr(path, '/');
-    *name = slash + 1;
-    snprintf(parent, sizeof parent, "%.*s", (int)(slash - path), path);
-    return number_of(parent);
-}
-
-/* Keeps the inode of a path, so that its number stays its own. */
-static void keep(const char *path, ino_t number, int is_dir)
-{
-    char link[PATH_MAX];
-    if (is_dir) {
-        raw_open(path, O_RDONLY | O_DIRECTORY); /* never closed */
-        return;
-    }
-    record_path(link, "inode", number);
-    if (syscall(SYS_linkat, AT_FDCWD, path, AT_FDCWD, link, 0) && errno != EEXIST) {
-        dprintf(2, "faults: %s could not be linked: %s\n", path, strerror(errno));
-        _exit(99);
-    }
-}
-
-static void copy(const char *from, const char *to)
-{
-    static char block[1 << 16];
-    int in = raw_open(from, O_RDONLY), out = raw_open(to, O_WRONLY | O_CREAT | O_TRUNC);
-    ssize_t n = in < 0 || out < 0 ? -1 : 1;
-    while (n > 0 && (n = syscall(SYS_read, in, block, sizeof block)) > 0)
-        if (syscall(SYS_write, out, block, (size_t)n) != n)
-            n = -1;
-    if (n < 0) {
-        dprintf(2, "faults: %s could not be copied\n", from);
-        _exit(99);
-    }
-    syscall(SYS_close, in);
-    syscall(SYS_close, out);
-}
-
-/* Before a change of a file's content. */
-static void changing(ino_t number)
-{
-    char from[PATH_MAX], to[PATH_MAX];
-    int *state = inode_state(number);
-    if (*state != CLEAN)
-        return;
-    record_path(from, "inode", number);
-    record_path(to, "saved", saves);
-    copy(from, to);
-    say("old %llu %u\n", (unsigned long long)number, saves++);
-    *state = CHANGED;
-}
-
-static void changing_fd(int fd)
-{
-    struct stat st;
-    if (!fstat(fd, &st))
-        changing(st.st_ino);
-}
-
-static void synced(int fd)
-{
-    struct stat st;
-    if (fstat(fd, &st))
-        return;
-    int *state = inode_state(st.st_ino);
-    if (S_ISDIR(st.st_mode) || *state != CLEAN)
-        say("syn %llu\n", (unsigned long long)st.st_ino);
-    *state = CLEAN;
-}
-
-static void added(const char *path, int is_new)
-{
-    struct stat st;
-    const char *name;
-    ino_t parent = parent_of(path, &name);
-    if (lstat(path, &st))
-        return;
-    unsigned long long number = st.st_ino;
-    if (is_new) {
-        keep(path, st.st_ino, S_ISDIR(st.st_mode));
-        say(S_ISDIR(st.st_mode) ? "dir %llu\n" : "new %llu\n", number);
-        *inode_state(st.st_ino) = CHANGED;
-    }
-    say("add %llu %s %llu\n", (unsigned long long)parent, name, number);
-}
-
-/* What is there at the start is durable. */
-static void record_tree(const char *path, ino_t number)
-{
-    DIR *(*open_dir)(const char *) = NULL;
-    *(void **)&open_dir = dlsym(RTLD_NEXT, "opendir");
-    say("dir %llu\n", (unsigned long long)number);
-    keep(path, number, 1);
-    DIR *d = open_dir(path);
-    for (struct dirent *e; d && (e = readdir(d));) {
-        char inner[PATH_MAX];
-        struct stat st;
-        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
-            continue;
-        snprintf(inner, sizeof inner, "%.3000s/%s", path, e->d_name);
-        if (lstat(inner, &st))
-            continue;
-        say("has %llu %s %llu\n", (unsigned long long)number, e->d_name,
-            (unsigned long long)st.st_ino);
-        *inode_state(st.st_ino) = CLEAN;
-        if (S_ISDIR(st.st_mode))
-            record_tree(inner, st.st_ino);
-        else
-            keep(inner, st.st_ino, 0);
-    }
-    if (d)
-        closedir(d);
-}
-
-static void record_start(void)
-{
-    char path[PATH_MAX];
-    if (syscall(SYS_mkdirat, AT_FDCWD, record, 0777)) {
-        dprintf(2, "faults: the record %s: %s\n", record, strerror(errno));
-        _exit(99);
-    }
-    snprintf(path, sizeof path, "%.*s/inode", PATH_MAX - 64, record);
-    syscall(SYS_mkdirat, AT_FDCWD, path, 0777);
-    snprintf(path, sizeof path, "%.*s/saved", PATH_MAX - 64, record);
-    syscall(SYS_mkdirat, AT_FDCWD, path, 0777);
-    snprintf(path, sizeof path, "%.*s/journal", PATH_MAX - 64, record);
-    journal = raw_open(path, O_WRONLY | O_CREAT | O_APPEND);
-    say("root %llu\n", (unsigned long long)number_of(dir));
-    record_tree(dir, number_of(dir));
-}
-
 static void begin(void)
 {
-    if (journal >= 0)
-        pthread_mutex_lock(&lock);
+    record_lock();
 }
 
 /* Leaves errno as the call left it. */
 static void end(int met)
 {
-    if (journal >= 0)
-        pthread_mutex_unlock(&lock);
+    record_unlock();
     meet_after(met);
-}
-
-static int recording(void)
-{
-    return journal >= 0;
 }
 
 /* ---- the start ---- */
@@ -475,10 +262,8 @@ __attribute__((constructor)) static void start(void)
     }
     faults_plan(getenv("FAULTS_PLAN"));
     snprintf(dir, sizeof dir, "%s", d);
-    if (r) {
-        snprintf(record, sizeof record, "%s", r);
-        record_start();
-    }
+    if (r)
+        record_start(dir, r);
     dir_len = strlen(dir);
 }
 
@@ -494,7 +279,7 @@ __attribute__((constructor)) static void start(void)
         n = meet_len(met, n);                                                                      \
         begin();                                                                                   \
         if ((changes) && recording())                                                              \
-            changing_fd(fd);                                                                       \
+            record_changing_fd(fd);                                                                \
         type result = (type)(raw);                                                                 \
         int error = errno;                                                                         \
         end(met);                                                                                  \
@@ -617,7 +402,7 @@ static int sync_fd(int fd, long call)
     begin();
     int result = now.nosync ? 0 : (int)syscall(call, fd), error = errno;
     if (!result && recording())
-        synced(fd);
+        record_synced(fd);
     end(met);
     errno = error;
     return result;
@@ -661,11 +446,11 @@ static int open_at(int at, const char *path, int flags, mode_t mode)
     struct stat st;
     int was = !stat(full, &st);
     if (recording() && was && (flags & O_TRUNC) && S_ISREG(st.st_mode) && st.st_size)
-        changing(st.st_ino);
+        record_changing(st.st_ino);
     int fd = (int)syscall(SYS_openat, at, path, flags, mode), error = errno;
     mark(fd, 1);
     if (recording() && fd >= 0 && !was)
-        added(full, 1);
+        record_added(full, 1);
     end(met);
     errno = error;
     return fd;
@@ -754,7 +539,7 @@ static int link_at(int at, const char *from, int to_at, const char *to, int flag
     begin();
     int result = (int)syscall(SYS_linkat, at, from, to_at, to, flags), error = errno;
     if (!result && recording())
-        added(full, 0);
+        record_added(full, 0);
     end(met);
     errno = error;
     return result;
@@ -787,7 +572,8 @@ static int rename_at(int at, const char *from, int to_at, const char *to, unsign
     unsigned long long target_dir = parent_of(target, &target_name);
     int result = (int)syscall(SYS_renameat2, at, from, to_at, to, flags), error = errno;
     if (!result && recording())
-        say("mov %llu %s %llu %s %llu\n", source_dir, source_name, target_dir, target_name, number);
+        record_say("mov %llu %s %llu %s %llu\n", source_dir, source_name, target_dir, target_name,
+                   number);
     end(met);
     errno = error;
     return result;
@@ -822,7 +608,7 @@ static int unlink_at(int at, const char *path, int flags)
     unsigned long long number = number_of(full), parent = parent_of(full, &name);
     int result = (int)syscall(SYS_unlinkat, at, path, flags), error = errno;
     if (!result && recording())
-        say("del %llu %s %llu\n", parent, name, number);
+        record_say("del %llu %s %llu\n", parent, name, number);
     end(met);
     errno = error;
     return result;
@@ -855,7 +641,7 @@ static int mkdir_at(int at, const char *path, mode_t mode)
     begin();
     int result = (int)syscall(SYS_mkdirat, at, path, mode), error = errno;
     if (!result && recording())
-        added(full, 1);
+        record_added(full, 1);
     end(met);
     errno = error;
     return result;

@@ -1,4 +1,4 @@
-/* recover.c - the directory that a loss of power leaves, from the record that faults.c kept:
+/* recover.c - the directory that a loss of power leaves, from the record that record.c kept:
  *
  *   faults-recover DIR RECORD [SEED]
  *
