@@ -130,12 +130,14 @@ static void admit_shard(void *context, size_t number)
         unsigned seen = sightings(a, (unsigned)number, r->key);
         for (uint32_t c = 0; c < t->columns; c++)
             if (t->column[c].admit > 1 && !r->count[c]) {
-                if (seen < t->column[c].admit) {
-                    row_unseen_column(t, r, c);
-                } else {
+                int yes = seen >= t->column[c].admit;
+                r->admitted |= (uint16_t)((unsigned)yes << c);
+                if (t->half) /* filled in when it is opened */
+                    continue;
+                if (yes)
                     row_fresh_column(t, r, c);
-                    r->admitted |= (uint16_t)(1u << c);
-                }
+                else
+                    row_unseen_column(t, r, c);
             }
     }
 }

@@ -29,9 +29,9 @@ static int chunk_found(void *context, size_t i, const uint8_t *bytes, size_t len
 {
     const chunk *c = context;
     row *r = c->rows[i].row;
-    int rc = bytes ? record_decode(c->t, r, bytes, len) : 1;
+    int rc = bytes ? record_decode_kept(c->t, r, bytes, len) : 1;
     if (rc > 0)
-        row_fresh(c->t, r->key, r);
+        kept_fresh(c->t, r->key, r);
     return rc < 0 ? -1 : 0;
 }
 

@@ -61,7 +61,7 @@ int export_rows(exporting *e, mr_table *t, export_row *work, void *context)
     rows_work w = {e, work, context};
     memory_free(e->row);
     e->now = t;
-    e->row = memory_zero(t->row_bytes);
+    e->row = memory_zero(t->open_bytes);
     return !e->row || store_scan_table(e->s, "rows could not be exported", PREFIX_ROW, t->id,
                                        rows_record, &w)
                ? -1

@@ -2,9 +2,8 @@
  *
  * Where a column's l2 or decay is of the whole table, a row that was updated in step s owes the steps
  * s + 1 .. t - 1 when it is looked up in step t. They are replayed then, on a copy that the lookup shows
- * instead of the row; a push takes the copy over before it updates the row (row_adopt), evaluation
- * forgets it. So rows change in pushes only, and what is committed or evicted is a row as its last
- * update left it. With the gradient l2 w:
+ * instead of the row (show.c). So rows change in pushes only, and what is committed or evicted is a row as
+ * its last update left it. With the gradient l2 w:
  *
  *     sgd without momentum    w *= prod_i (1 - lr_i l2)
  *     decay alone             w *= prod_i (1 - lr_i decay)
@@ -19,8 +18,6 @@
 
 #include "kernel.h"
 #include "table_room.h"
-
-enum { IDLE_PIECE = 512 }; /* uniques */
 
 static float zero[65536]; /* a gradient; never written */
 
@@ -195,73 +192,4 @@ void row_replay(const mr_table *t, row *r)
     for (uint32_t c = 0; r->step && c < t->columns; c++)
         if (t->owing >> c & 1)
             idle_replay(t, c, r, r->step, t->step);
-}
-
-void row_adopt(const mr_table *t, row *r, const row *seen)
-{
-    for (uint32_t c = 0; c < t->columns; c++)
-        if (t->owing >> c & 1 && seen->count[c]) {
-            r->count[c] = seen->count[c];
-            memcpy(row_column(t, r, c), row_column(t, (row *)seen, c),
-                   4 * (size_t)(t->column[c].dim + t->column[c].state));
-        }
-}
-
-typedef struct showing {
-    const mr_table *t;
-    lookup *l;
-    void **shown;
-    char *copies;
-    uint32_t *begin; /* [pieces + 1]: copies before those of a piece */
-} showing;
-
-static int row_owes(const showing *s, uint32_t u)
-{
-    const row *r = s->l->home[u];
-    return r->step && r->step < s->t->step;
-}
-
-static void show_count(void *context, size_t piece)
-{
-    const showing *s = context;
-    uint32_t n = 0, end = MIN((uint32_t)(piece + 1) * IDLE_PIECE, s->l->unique);
-    for (uint32_t u = (uint32_t)piece * IDLE_PIECE; u < end; u++)
-        n += (uint32_t)row_owes(s, u);
-    s->begin[piece + 1] = n;
-}
-
-static void show_piece(void *context, size_t piece)
-{
-    const showing *s = context;
-    uint32_t bytes = s->t->row_bytes, end = MIN((uint32_t)(piece + 1) * IDLE_PIECE, s->l->unique);
-    char *copy = s->copies + (size_t)s->begin[piece] * bytes;
-    for (uint32_t u = (uint32_t)piece * IDLE_PIECE; u < end; u++) {
-        s->shown[u] = s->l->home[u];
-        if (row_owes(s, u)) {
-            s->shown[u] = memcpy(copy, s->l->home[u], bytes);
-            row_replay(s->t, s->shown[u]);
-            copy += bytes;
-        }
-    }
-}
-
-int idle_show(const mr_table *t, lookup *l, arena *a)
-{
-    size_t pieces = (l->unique + IDLE_PIECE - 1) / IDLE_PIECE;
-    showing s = {.t = t,
-                 .l = l,
-                 .shown = arena_take(a, l->unique * sizeof *s.shown),
-                 .begin = arena_take(a, (pieces + 1) * sizeof *s.begin)};
-    if (!s.shown || !s.begin)
-        return -1;
-    parallel(pieces, show_count, &s);
-    s.begin[0] = 0;
-    for (size_t i = 0; i < pieces; i++)
-        s.begin[i + 1] += s.begin[i];
-    s.copies = arena_take(a, (size_t)s.begin[pieces] * t->row_bytes);
-    if (!s.copies)
-        return -1;
-    parallel(pieces, show_piece, &s);
-    l->row = s.shown;
-    return 0;
 }

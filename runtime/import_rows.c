@@ -36,7 +36,8 @@ struct adding {
     keyed_row key[ROWS];
     given given[ROWS];
     size_t n;
-    row *row; /* the row that is put together */
+    row *row;  /* the row that is put together */
+    row *kept; /* the same, as it is kept */
     uint8_t *record;
 };
 
@@ -71,7 +72,7 @@ static int row_found(void *context, size_t i, const uint8_t *bytes, size_t len)
 {
     adding *a = context;
     mr_table *t = a->t;
-    const row *from = (const row *)(a->incoming + i * t->row_bytes);
+    const row *from = (const row *)(a->incoming + i * t->open_bytes);
     char key[ROW_KEY];
     uint64_t step = 0;
     row *r = a->row;
@@ -84,6 +85,12 @@ static int row_found(void *context, size_t i, const uint8_t *bytes, size_t len)
     a->fresh += !there;
     overlay(a, r, from, a->given[i]);
     row_key(key, PREFIX_ROW, t->id, r->key);
+    if (t->half) {
+        *a->kept = *r;
+        memset(a->kept->count, 0, 4 * t->columns);
+        row_close(t, r, a->kept, UINT32_MAX);
+        r = a->kept;
+    }
     size_t record_len = table_encode(t, r, a->record);
     return rows_file_put(a->file, key, sizeof key, a->record, record_len) ? -1 : 0;
 }
@@ -138,11 +145,13 @@ int adding_begin(adding *a, mr_table *t)
     a->last_id = t->id;
     memory_free(a->incoming);
     memory_free(a->row);
+    memory_free(a->kept);
     memory_free(a->record);
-    a->incoming = memory_zero((size_t)t->row_bytes * ROWS);
-    a->row = memory_zero(t->row_bytes);
+    a->incoming = memory_zero((size_t)t->open_bytes * ROWS);
+    a->row = memory_zero(t->open_bytes);
+    a->kept = memory_zero(t->row_bytes);
     a->record = memory_new(table_record_most(t));
-    if (!a->incoming || !a->row || !a->record)
+    if (!a->incoming || !a->row || !a->kept || !a->record)
         return -1;
     a->t = t;
     a->fresh = 0;
@@ -154,8 +163,8 @@ row *adding_row(adding *a, uint32_t columns, uint32_t states)
 {
     if (a->n == ROWS && rows_flush(a))
         return NULL;
-    row *r = (row *)(a->incoming + a->n * a->t->row_bytes);
-    memset(r, 0, a->t->row_bytes);
+    row *r = (row *)(a->incoming + a->n * a->t->open_bytes);
+    memset(r, 0, a->t->open_bytes);
     a->given[a->n] = (given){columns, states};
     return r;
 }
@@ -168,7 +177,7 @@ void adding_given(adding *a, uint32_t columns)
 int adding_done(adding *a)
 {
     mr_table *t = a->t;
-    row *r = (row *)(a->incoming + a->n * t->row_bytes);
+    row *r = (row *)(a->incoming + a->n * t->open_bytes);
     given g = a->given[a->n];
     if (a->any && r->key <= a->last_key)
         return fail("table %s: key %" PRIu64 " comes after key %" PRIu64
@@ -262,6 +271,7 @@ double mr_import_rows(mr_store *s, mr_table *const *tables, size_t n, const char
     double rows = a->rows;
     memory_free(a->incoming);
     memory_free(a->row);
+    memory_free(a->kept);
     memory_free(a->record);
     memory_free(a);
     return bad ? fail("%s", why) : rows;

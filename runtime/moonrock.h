@@ -321,6 +321,9 @@ typedef struct mr_column {
     mr_optim optim;
     uint32_t admit; /* sightings of a key until the column is trained, at most 15; 0, 1: the first.
                        With admission by chance: more than 1, it has to be admitted */
+    int32_t half; /* 1: in bfloat16, at most 4096 floats; and so is the state where its rule is not
+                       AMSGrad, row-wise Adagrad or the caller's. Updates are computed in float and rounded
+                       up or down by chance, so that their mean is right */
 } mr_column;
 
 /* Which keys are worth a row. Only training counts sightings, once a key and batch. A column that is
@@ -337,6 +340,7 @@ typedef struct mr_kept_column {
     const char *name;
     uint32_t dim, state; /* floats */
     int32_t kind;        /* mr_optim_kind */
+    int32_t half;        /* mr_table_half */
 } mr_kept_column;
 
 typedef struct mr_table mr_table;
@@ -425,6 +429,9 @@ double mr_table_peek(mr_table *t, int c, uint64_t key, float *out);
 
 /* Floats of column c and its state in a row. */
 int mr_table_state(const mr_table *t, int c);
+
+/* What of column c is in half precision: 0: nothing, 1: its weights, 3: its state too. */
+int mr_table_half(const mr_table *t, int c);
 
 /* ---- store ----------------------------------------------------------------------------
  *

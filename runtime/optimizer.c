@@ -43,6 +43,11 @@ int optimizer_by_row(const mr_optim *o)
     return o->group > 0 || optimizer_floats(o);
 }
 
+int optimizer_halves(const mr_optim *o)
+{
+    return o->kind != MR_AMSGRAD && o->kind != MR_ROW_ADAGRAD && o->kind < MR_USER;
+}
+
 void optimizer_begin(const mr_optim *o, size_t n, const float *w, float *state)
 {
     int adagrad = o->kind == MR_ADAGRAD || o->kind == MR_ROW_ADAGRAD;
@@ -70,8 +75,8 @@ int optimizer_check(const mr_optim *o, const char *subject)
 {
     if (o->kind < MR_SGD || (o->kind > MR_CENTERED_RMSPROP && o->kind < MR_USER))
         return fail("%s: optimizer kind %d is unknown", subject, o->kind);
-    if (o->vectors < 0 || o->vectors > 8)
-        return fail("%s: %d vectors of state, expected 0 to 8", subject, o->vectors);
+    if (o->vectors < 0 || o->vectors > VECTORS_MAX)
+        return fail("%s: %d vectors of state, expected 0 to %d", subject, o->vectors, VECTORS_MAX);
     const struct {
         const char *name;
         double value;

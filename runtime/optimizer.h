@@ -4,8 +4,10 @@
 
 #include "moonrock.h"
 
+enum { VECTORS_MAX = 8 };
+
 /* State: so many floats for each weight, a vector after another, then so many for the row. */
-uint32_t optimizer_vectors(const mr_optim *o); /* 0 to 3 */
+uint32_t optimizer_vectors(const mr_optim *o); /* 0 to VECTORS_MAX */
 uint32_t optimizer_floats(const mr_optim *o);  /* 0 or 1 */
 
 /* Floats of state of a row of n weights. */
@@ -14,6 +16,10 @@ uint32_t optimizer_state(const mr_optim *o, uint32_t n);
 /* 1 if the update of a weight depends on the others of its row, so that dense weights must come by
  * rows too: those of the last axis. */
 int optimizer_by_row(const mr_optim *o);
+
+/* 1 if the state may be in half precision: it is a mean or a sum, whose mean rounding by chance leaves as it
+ * is. Not so a maximum, one float for a row is not worth it, and a caller's rule is not known. */
+int optimizer_halves(const mr_optim *o);
 
 /* Sets up the state of n fresh weights w. */
 void optimizer_begin(const mr_optim *o, size_t n, const float *w, float *state);

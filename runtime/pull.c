@@ -98,7 +98,7 @@ static row *pull_add(pull *p, size_t number, uint64_t key, uint64_t hash, index_
         return NULL;
     }
     if (p->resident)
-        row_fresh(t, key, r);
+        kept_fresh(t, key, r);
     else
         p->wanted[p->begin[number] + p->wants[number]++] = (keyed_row){key, r};
     return r;
@@ -112,7 +112,7 @@ static void pull_found(const pull *p, row *r)
         r->heat += r->heat < HEAT_MAX;
     }
     if (row_expired(p->t, r))
-        row_fresh(p->t, r->key, r);
+        kept_fresh(p->t, r->key, r);
 }
 
 /* A shard's entries of one piece, first to end; and where those of the next piece begin. */
@@ -203,7 +203,7 @@ static void pull_list(pull *p, size_t number)
         if (slots[u] != NO_SLOT) {
             row_at[u] = slot_row(p->t, s, slots[u]);
         } else {
-            row_fresh(p->t, entry_key(p, count[u]), (row *)fresh);
+            kept_fresh(p->t, entry_key(p, count[u]), (row *)fresh);
             row_at[u] = fresh;
             fresh += p->t->row_bytes;
         }
@@ -623,7 +623,7 @@ int mr_table_pull(mr_table *t, mr_tape *tape, const mr_batch *batch)
     }
     if (training && t->admission)
         admit(t, l, tape_step(tape));
-    if (t->owing && idle_show(t, l, tape_arena(tape)))
+    if (rows_show(t, l, tape_arena(tape)))
         return -1;
     int number = tape_lookup_add(tape, l);
     if (number >= 0 && training) {

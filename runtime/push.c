@@ -159,15 +159,15 @@ static int row_begin(const push *p, shard *s, row *r)
     if (r->step > p->t->durable && cut_keep(p->t, s, r, p->step))
         return -1;
     if (row_expired(p->t, r)) /* since it was looked up: a commit came in between */
-        row_fresh(p->t, r->key, r);
+        kept_fresh(p->t, r->key, r);
     s->dirty[s->dirty_n++] = r;
     s->created += r->step == 0;
     return 0;
 }
 
 /* One update of a row, as its lookups have seen it: of the columns that got a gradient, g [grad_width],
- * and of those that shrink without one. */
-static int row_update(const push *p, shard *s, row *r, const row *seen, float *g, uint32_t touched)
+ * and of those that shrink without one. A copy that they saw is updated and put back. */
+static int row_update(const push *p, shard *s, row *r, row *seen, float *g, uint32_t touched)
 {
     const mr_table *t = p->t;
     if (t->scale != 1)
@@ -177,23 +177,25 @@ static int row_update(const push *p, shard *s, row *r, const row *seen, float *g
         return 0; /* no row */
     if (r->step <= t->cut_step && row_begin(p, s, r))
         return -1;
-    if (seen != r && r->step)
-        row_adopt(t, r, seen);
+    if (seen != r && seen->step && !r->step)
+        row_open(t, r, seen); /* it expired since */
     __atomic_store_n(&r->step, p->step, __ATOMIC_RELAXED);
     for (uint32_t c = 0; c < t->columns; c++) {
         const table_column *column = &t->column[c];
         if (touched >> c & 1) {
-            float *w = row_column(t, r, c);
-            if (r->count[c] != UINT32_MAX)
-                r->count[c]++;
+            float *w = row_column(t, seen, c);
+            if (seen->count[c] != UINT32_MAX)
+                seen->count[c]++;
             if (p->rule[c])
-                p->rule[c](&column->optim, column->optim.global_step ? p->step : r->count[c],
+                p->rule[c](&column->optim, column->optim.global_step ? p->step : seen->count[c],
                            column->dim, g, w, w + column->dim);
         } else if (t->owing >> c & 1) {
-            idle_replay(t, c, r, p->step - 1, p->step);
+            idle_replay(t, c, seen, p->step - 1, p->step);
         }
         g += column->dim;
     }
+    if (seen != r)
+        row_close(t, seen, r, touched | t->owing);
     return 0;
 }
 
@@ -276,9 +278,11 @@ double mr_table_updated(mr_table *t, int c, float *w, float *g, float *state)
     const table_column *column = &t->column[c];
     size_t bytes = sizeof(float) * column->dim, more = sizeof(float) * column->state;
     if (t->handed_row) {
-        float *to = row_column(t, t->handed_row, (uint32_t)c);
+        float *to = row_column(t, t->handed_seen, (uint32_t)c);
         memcpy(to, w, bytes);
         memcpy(to + column->dim, state, more);
+        if (t->handed_seen != t->handed_row)
+            row_close(t, t->handed_seen, t->handed_row, 1u << c);
     }
     for (int s = 0; t->summed && s < SHARDS; s++)
         for (uint32_t u = MAX(t->begin[s], t->handed); u < t->end[s]; u++) {
@@ -286,11 +290,12 @@ double mr_table_updated(mr_table *t, int c, float *w, float *g, float *state)
             row *r = m.row;
             if (r->free || r->step != t->step || !(m.touched >> c & 1) || !r->count[c])
                 continue; /* not admitted, or not touched */
-            const float *from = row_column(t, r, (uint32_t)c);
+            const float *from = row_column(t, m.seen, (uint32_t)c);
             memcpy(w, from, bytes);
             memcpy(state, from + column->dim, more);
             memcpy(g, m.grad + t->layout[c].grad_offset, bytes);
             t->handed_row = r;
+            t->handed_seen = m.seen;
             t->handed = u + 1;
             return r->count[c];
         }

@@ -1,10 +1,11 @@
 /* record.c - rows as the store keeps them, little-endian:
  *
  *   | layout number: u16 | flags, 0: u16 | step of the last update: u64 |
- *   | update count of each column: u32 | of each column whose count is not 0: weights f32, state f32 |
+ *   | update count of each column: u32 | of each column whose count is not 0: weights, state |
  *
- * in the order of the layout's columns. A layout's number says which columns those are: a table whose
- * columns change writes a new one and still reads the old (mr_table_layout). */
+ * in the order of the layout's columns, f32 or, where the layout says so, bf16. A layout's number says
+ * which columns those are: a table whose columns change writes a new one and still reads the old
+ * (mr_table_layout). */
 #include <string.h>
 
 #include "table_room.h"
@@ -20,7 +21,8 @@ void record_begin(mr_table *t)
     record_layout *l = &t->record[t->record_now = 1];
     l->columns = t->columns;
     for (uint32_t c = 0; c < t->columns; c++)
-        l->column[c] = (record_column){(int)c, t->column[c].dim, t->column[c].state, 1};
+        l->column[c] =
+            (record_column){(int)c, t->column[c].dim, t->column[c].state, t->column[c].half, 1};
 }
 
 int mr_table_layout(mr_table *t, int number, const mr_kept_column *columns, size_t n)
@@ -32,7 +34,7 @@ int mr_table_layout(mr_table *t, int number, const mr_kept_column *columns, size
     l->columns = (uint32_t)n;
     for (size_t i = 0; i < n; i++) {
         record_column *c = &l->column[i];
-        *c = (record_column){-1, columns[i].dim, columns[i].state, 0};
+        *c = (record_column){-1, columns[i].dim, columns[i].state, (uint32_t)columns[i].half, 0};
         for (uint32_t k = 0; k < t->columns; k++)
             if (!strcmp(t->column[k].name, columns[i].name) && t->column[k].dim == c->dim) {
                 c->to = (int)k;
@@ -47,7 +49,8 @@ int mr_table_layout_now(mr_table *t, int number)
 {
     int same = number >= 1 && number < LAYOUTS_MAX && t->record[number].columns == t->columns;
     for (uint32_t c = 0; same && c < t->columns; c++)
-        same = t->record[number].column[c].to == (int)c && t->record[number].column[c].keep;
+        same = t->record[number].column[c].to == (int)c && t->record[number].column[c].keep &&
+               t->record[number].column[c].half == t->column[c].half;
     if (!same)
         return fail("table %s: layout %d is not that of its columns", t->name, number);
     t->record_now = (uint32_t)number;
@@ -58,7 +61,7 @@ size_t table_record_most(const mr_table *t)
 {
     size_t len = HEAD;
     for (uint32_t c = 0; c < t->columns; c++)
-        len += 4 + 4 * ((size_t)t->column[c].dim + t->column[c].state);
+        len += 4 + column_bytes(t->column[c].dim, t->column[c].state, t->column[c].half);
     return len;
 }
 
@@ -77,8 +80,8 @@ size_t table_encode(const mr_table *t, const void *stored, uint8_t *record)
     at = put(at, r->count, 4 * t->columns);
     for (uint32_t c = 0; c < t->columns; c++)
         if (r->count[c])
-            at = put(at, row_column(t, (row *)r, c),
-                     4 * (size_t)(t->column[c].dim + t->column[c].state));
+            at = put(at, kept_column(t, r, c),
+                     column_bytes(t->column[c].dim, t->column[c].state, t->column[c].half));
     return (size_t)(at - record);
 }
 
@@ -107,7 +110,7 @@ static const record_layout *record_head(const mr_table *t, uint64_t key, const u
     memcpy(count, record + HEAD, 4 * l->columns);
     for (uint32_t c = 0; c < l->columns; c++)
         if (count[c])
-            expected += 4 * (size_t)(l->column[c].dim + l->column[c].state);
+            expected += column_bytes(l->column[c].dim, l->column[c].state, l->column[c].half);
     if (len != expected || !*step) {
         record_fail(t, key, len, head[0]);
         return NULL;
@@ -115,7 +118,37 @@ static const record_layout *record_head(const mr_table *t, uint64_t key, const u
     return l;
 }
 
-int record_decode(const mr_table *t, row *r, const uint8_t *record, size_t len)
+/* A column of a record, in the table's format. */
+static void column_decode(const table_column *c, const record_column *from, const uint8_t *at,
+                          float *w)
+{
+    column_open(at, from->dim, from->keep ? from->state : 0, from->half, w);
+    if (!from->keep)
+        optimizer_begin(&c->optim, c->dim, w, w + c->dim);
+    if (from->half != c->half || !from->keep)
+        column_nearest(c, w);
+}
+
+static __attribute__((noinline)) void
+column_convert(const table_column *c, const record_column *from, const uint8_t *at, void *to)
+{
+    float w[HALF_DIM_MAX * (1 + VECTORS_MAX)];
+    column_decode(c, from, at, w);
+    column_close(c, w, 0, to); /* representable: nothing is drawn */
+}
+
+static void column_decode_kept(const table_column *c, const record_column *from, const uint8_t *at,
+                               void *to)
+{
+    if (from->half == c->half && from->keep)
+        memcpy(to, at, column_bytes(c->dim, c->state, c->half));
+    else if (c->half)
+        column_convert(c, from, at, to);
+    else
+        column_decode(c, from, at, to);
+}
+
+static int decode(const mr_table *t, row *r, int kept, const uint8_t *record, size_t len)
 {
     uint64_t step = 0;
     uint32_t count[COLUMNS_MAX];
@@ -133,21 +166,32 @@ int record_decode(const mr_table *t, row *r, const uint8_t *record, size_t len)
             continue;
         if (from->to >= 0) {
             const table_column *c = &t->column[from->to];
-            float *w = row_column(t, r, (uint32_t)from->to);
             r->count[from->to] = count[i];
             have |= 1u << from->to;
-            memcpy(w, at, 4 * (size_t)(from->dim + (from->keep ? from->state : 0)));
-            if (!from->keep)
-                optimizer_begin(&c->optim, c->dim, w, w + c->dim);
+            if (kept)
+                column_decode_kept(c, from, at, kept_column(t, r, (uint32_t)from->to));
+            else
+                column_decode(c, from, at, row_column(t, r, (uint32_t)from->to));
         }
-        at += 4 * (size_t)(from->dim + from->state);
+        at += column_bytes(from->dim, from->state, from->half);
     }
     for (uint32_t c = 0; c < t->columns; c++)
         if (!(have >> c & 1)) {
             r->count[c] = 0;
-            row_unseen_column(t, r, c);
+            if (!kept)
+                row_unseen_column(t, r, c);
         }
     return 0;
+}
+
+int record_decode(const mr_table *t, row *r, const uint8_t *record, size_t len)
+{
+    return decode(t, r, 0, record, len);
+}
+
+int record_decode_kept(const mr_table *t, row *r, const uint8_t *record, size_t len)
+{
+    return decode(t, r, t->half, record, len);
 }
 
 int table_install(mr_table *t, uint64_t key, const uint8_t *record, size_t len)
@@ -159,7 +203,7 @@ int table_install(mr_table *t, uint64_t key, const uint8_t *record, size_t len)
     index_entry *at = shard_place(s, hash);
     row *r = at->slot == NO_SLOT ? shard_add(t, s, key, hash, 0, &at, &starved)
                                  : slot_row(t, s, at->slot);
-    if (r && (rc = record_decode(t, r, record, len)))
+    if (r && (rc = record_decode_kept(t, r, record, len)))
         shard_remove(t, s, r);
     pthread_mutex_unlock(&s->lock);
     return starved ? 1 : rc < 0 ? -1 : 0;

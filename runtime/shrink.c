@@ -268,7 +268,7 @@ static int shrinking_begin(mr_store *store, shrinking *s, mr_shrink *what, uint6
     for (uint32_t c = 1; c < t->columns && what->column < 0; c++)
         if (t->column[c].dim > t->column[s->norm_column].dim)
             s->norm_column = c;
-    s->r = memory_zero(t->row_bytes);
+    s->r = memory_zero(t->open_bytes);
     return s->r ? 0 : -1;
 }
 

@@ -14,7 +14,8 @@ static char *copy_text(const char *text)
     return copy ? memcpy(copy, text, len) : NULL;
 }
 
-/* Narrow columns stand behind the header, wide ones on lines of their own. */
+/* Narrow columns stand behind the header, wide ones on lines of their own; in kept rows that are not open
+ * one follows another. */
 static void layout_rows(mr_table *t)
 {
     uint32_t at = sizeof(row) + 4 * t->columns;
@@ -28,7 +29,16 @@ static void layout_rows(mr_table *t)
             column->offset = at;
             at += 4 * (column->dim + column->state);
         }
-    t->row_bytes = (at + 63) & ~63u;
+    t->row_bytes = t->open_bytes = (at + 63) & ~63u;
+    for (uint32_t c = 0; c < t->columns; c++)
+        t->column[c].kept_offset = t->column[c].offset;
+    at = sizeof(row) + 4 * t->columns;
+    for (uint32_t c = 0; t->half && c < t->columns; c++) {
+        table_column *column = &t->column[c];
+        column->kept_offset = at;
+        at += ((uint32_t)column_bytes(column->dim, column->state, column->half) + 3) & ~3u;
+        t->row_bytes = (at + 63) & ~63u;
+    }
     for (uint32_t c = 0; c < t->columns; c++) {
         t->layout[c] = (lookup_column){t->column[c].name, t->column[c].dim, t->column[c].offset / 4,
                                        t->grad_width};
@@ -52,6 +62,13 @@ static int column_begin(mr_table *t, table_column *to, const mr_column *from, ui
     to->admit = from->admit;
     to->dim = from->dim;
     to->state = optimizer_state(&from->optim, from->dim);
+    if (from->half) {
+        if (from->dim > HALF_DIM_MAX)
+            return fail("%s: dim is %u, expected at most %d in bf16", subject, from->dim,
+                        HALF_DIM_MAX);
+        to->half = HALF_WEIGHTS | (to->state && optimizer_halves(&from->optim) ? HALF_STATE : 0);
+        t->half = 1;
+    }
     to->seed = mr_hash(from->name, strlen(from->name), mr_hash(t->name, strlen(t->name), seed));
     return idle_begin(t, t->columns);
 }
@@ -184,6 +201,11 @@ mr_optim *mr_table_optim(mr_table *t, int c)
     return &t->column[c].optim;
 }
 
+int mr_table_half(const mr_table *t, int c)
+{
+    return (int)t->column[c].half;
+}
+
 int mr_table_state(const mr_table *t, int c)
 {
     return (int)(t->column[c].dim + t->column[c].state);
@@ -256,6 +278,7 @@ void row_fresh_column(const mr_table *t, row *r, uint32_t c)
     float *w = row_column(t, r, c);
     init_fill(&column->init, mix64(column->seed ^ mix64(r->key)), column->dim, w);
     optimizer_begin(&column->optim, column->dim, w, w + column->dim);
+    column_nearest(column, w);
 }
 
 void row_unseen_column(const mr_table *t, row *r, uint32_t c)
@@ -292,8 +315,8 @@ double mr_table_peek(mr_table *t, int c, uint64_t key, float *out)
             return -1;
     row *r = table_find(t, key), *spare = NULL;
     int absent = !r || row_expired(t, r);
-    if (absent || t->owing) {
-        spare = memory_zero(t->row_bytes);
+    if (absent || t->owing || t->half) {
+        spare = memory_zero(t->open_bytes);
         if (!spare)
             return -1;
         row_fresh(t, key, spare);
@@ -304,7 +327,7 @@ double mr_table_peek(mr_table *t, int c, uint64_t key, float *out)
             return -1;
         }
         if (!absent)
-            memcpy(spare, r, t->row_bytes);
+            row_open(t, r, spare);
         r = spare;
         row_replay(t, r);
     }

@@ -1,6 +1,7 @@
 /* table_room.h - the inside of a table, shared by table.c (making, rows), cache.c (index, slots,
  * eviction), pull.c (the rows of a batch), ahead.c (reading rows ahead), idle.c (the steps that rows
- * idled), push.c (updates), cut.c (the rows of a commit), record.c (rows as bytes) and admission.c.
+ * idled), push.c (updates), show.c (rows as lookups have
+ * them), cut.c (the rows of a commit), record.c (rows as bytes) and admission.c.
  *
  * A table is SHARDS independent hash tables, chosen by the top bits of a key's hash: a shard
  * belongs to one piece of parallel work at a time, so nothing in it is atomic, and what happens
@@ -10,6 +11,11 @@
  * column | narrow columns | 64-byte lines of the wide ones |, where a column is its weights and
  * then its optimizer state. step is that of the last update, 0: never updated (such a row holds
  * fresh values, and is no row to anyone but the cache).
+ *
+ * Where a column is in half precision (half.h), the table's rows are *kept* ones: the same header, then
+ * the columns one after another, in 2 or 4 bytes a number; an absent one is not filled in. An *open* row
+ * is the above, with floats, and all that is computed is computed on open ones (show.c). In all other
+ * tables kept rows are open.
  *
  * A row is clean while step <= durable, the step of the last commit; only clean rows are evicted.
  * While a commit is under way, those with durable < step <= cut_step belong to it. */
@@ -26,6 +32,7 @@
 #include "table.h"
 
 enum { SHARDS = 16, COLUMNS_MAX = 16, LAYOUTS_MAX = 64, HEAT_MAX = 15 };
+enum { HALF_WEIGHTS = 1, HALF_STATE = 2, HALF_DIM_MAX = 4096 };
 #define NO_SLOT UINT32_MAX
 
 typedef struct row {
@@ -83,17 +90,20 @@ typedef struct table_column {
     mr_init init;
     mr_optim optim;
     uint32_t dim;
-    uint32_t state;  /* floats of state */
-    uint32_t offset; /* bytes from the row to the weights; the state follows them */
-    uint64_t seed;   /* of its fresh weights */
-    uint32_t admit;  /* sightings until it is trained; 0 and 1: the first */
-    rates rates;     /* of its last steps */
+    uint32_t state;       /* floats of state */
+    uint32_t half;        /* HALF_WEIGHTS, HALF_STATE: what is in half precision */
+    uint32_t offset;      /* bytes from an open row to the weights; the state follows them */
+    uint32_t kept_offset; /* bytes from a kept row to the column */
+    uint64_t seed;        /* of its fresh weights */
+    uint32_t admit;       /* sightings until it is trained; 0 and 1: the first */
+    rates rates;          /* of its last steps */
 } table_column;
 
 /* How a column of a record's layout maps to the table's. */
 typedef struct record_column {
     int to;              /* a column, or -1: it is gone */
-    uint32_t dim, state; /* floats */
+    uint32_t dim, state; /* numbers */
+    uint32_t half;       /* which of them are in half precision */
     int keep;            /* its state is of the column's optimizer */
 } record_column;
 
@@ -105,7 +115,7 @@ typedef struct record_layout {
 /* A row that several lookups of a step share, with the sum of its gradients. */
 typedef struct merged_row {
     row *row;
-    const row *seen;  /* as its lookups have it: itself, or replayed */
+    row *seen;        /* as its lookups have it: itself, or an open copy (show.c) */
     float *grad;      /* that of its first lookup, to which the others are added */
     uint32_t touched; /* bit c: column c got a gradient */
 } merged_row;
@@ -139,7 +149,9 @@ struct mr_table {
     char *name;
     uint32_t id;
     uint32_t columns;
-    uint32_t row_bytes; /* a multiple of 64 */
+    uint32_t row_bytes;  /* of a kept row, a multiple of 64 */
+    uint32_t open_bytes; /* of an open one */
+    int half;            /* some column is in half precision */
     uint32_t grad_width;
     uint64_t seed;
     table_column column[COLUMNS_MAX];
@@ -172,7 +184,10 @@ struct mr_table {
     size_t merged_room;
     uint32_t begin[SHARDS], end[SHARDS];
     float scale;
-    row *handed_row; /* that mr_table_updated() handed out, or NULL; and where it goes on */
+    row *
+        handed_row; /* that mr_table_updated() handed out, or NULL; as lookups have it; and where it
+                        goes on */
+    row *handed_seen;
     uint32_t handed;
     plan *plans, *spare; /* by serial; and those that can be used again */
     uint32_t serial;     /* of the newest plan */
@@ -219,9 +234,15 @@ static inline index_entry *shard_place(const shard *s, uint64_t hash)
     return &s->index[i];
 }
 
+/* Of an open row: weights, then state. */
 static inline float *row_column(const mr_table *t, row *r, uint32_t c)
 {
     return (float *)((char *)r + t->column[c].offset);
+}
+
+static inline void *kept_column(const mr_table *t, const row *r, uint32_t c)
+{
+    return (char *)r + t->column[c].kept_offset;
 }
 
 static inline void row_prefetch(const mr_table *t, const row *r)
@@ -246,12 +267,31 @@ static inline uint32_t row_admitted(const mr_table *t, const row *r)
 
 /* ---- table.c ---- */
 
-/* Fills in the fresh row of a key, and leaves the cache's own fields alone. A column that has to be
+/* Fills in the fresh open row of a key, and leaves the cache's own fields alone. A column that has to be
  * admitted first is 0 until then, if the table says so: row_unseen_column; row_fresh_column is what
  * it begins with. */
 void row_fresh(const mr_table *t, uint64_t key, row *r);
 void row_unseen_column(const mr_table *t, row *r, uint32_t c);
 void row_fresh_column(const mr_table *t, row *r, uint32_t c);
+
+/* ---- show.c ---- */
+
+/* Bytes of a column in a record and in a kept row; in_half is a column's `half`. */
+size_t column_bytes(uint32_t dim, uint32_t state, uint32_t in_half);
+/* Its numbers, weights and then state, as floats; and floats as the column keeps them, rounded by draws
+ * from a seed, or to the nearest and in place. */
+void column_open(const void *from, uint32_t dim, uint32_t state, uint32_t in_half, float *to);
+void column_close(const table_column *c, const float *w, uint64_t seed, void *to);
+void column_nearest(const table_column *c, float *w);
+
+/* An open copy of a kept row; and back: those of the columns that are not absent, with their counts. The
+ * rounding is drawn by the key and the step of the kept row. */
+void row_open(const mr_table *t, const row *kept, row *open);
+void row_close(const mr_table *t, const row *open, row *kept, uint32_t columns);
+/* row_fresh, of a kept row. */
+void kept_fresh(const mr_table *t, uint64_t key, row *r);
+/* Shows a lookup open rows, as they are after the last step; the table's own stay as they are. */
+int rows_show(const mr_table *t, lookup *l, arena *a);
 
 /* ---- cache.c ---- */
 
@@ -298,10 +338,6 @@ void idle_note(mr_table *t, uint64_t step);
 void idle_replay(const mr_table *t, uint32_t c, row *r, uint64_t last, uint64_t through);
 /* All of a row, up to the last step. */
 void row_replay(const mr_table *t, row *r);
-/* Shows a lookup its rows as they are after the last step; the table's own stay as they are. */
-int idle_show(const mr_table *t, lookup *l, arena *a);
-/* Makes a row what a lookup was shown. */
-void row_adopt(const mr_table *t, row *r, const row *seen);
 
 /* ---- cut.c ---- */
 
@@ -313,8 +349,10 @@ int cut_keep(mr_table *t, shard *s, row *r, uint64_t step);
 
 /* The layout of the table's own columns, under the number that is written. */
 void record_begin(mr_table *t);
-/* Fills a row in from its record; 1: it expired, the row is as it was; -1 after fail(). */
+/* Fills an open row, or a kept one, in from its record; 1: it expired, the row is as it was; -1 after
+ * fail(). */
 int record_decode(const mr_table *t, row *r, const uint8_t *record, size_t len);
+int record_decode_kept(const mr_table *t, row *r, const uint8_t *record, size_t len);
 
 /* ---- admission.c ---- */
 
@@ -323,7 +361,7 @@ void admit(mr_table *t, lookup *l, uint64_t step);
 /* After an update: a column that was admitted, but got no gradient, is absent as before. */
 static inline void row_settle(const mr_table *t, row *r)
 {
-    for (uint32_t c = 0; r->admitted && c < t->columns; c++)
+    for (uint32_t c = 0; r->admitted && !t->half && c < t->columns; c++)
         if (r->admitted >> c & 1 && !r->count[c])
             row_unseen_column(t, r, c);
     r->admitted = 0;

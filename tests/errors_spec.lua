@@ -80,7 +80,7 @@ end, { data = mr.data { files = data, format = "libsvm" } })]], "model mine: it 
   { "a misspelt option of a column", [[
 train(function(m)
   local row = m:table("t", { v = { dims = 4 } }) --!
-end)]], 'model mine: table "t": column "v" has no option "dims", expected dim, init or optim' },
+end)]], 'model mine: table "t": column "v" has no option "dims", expected dim, init, optim, admit or precision' },
   { "text for a number", [[
 train(function(m)
   local row = m:table("t", { v = { dim = "4" } }) --!

@@ -72,7 +72,7 @@ describe("a table", function()
     local twice = mr.model("twice", function(m)
       local row = m:table("t", { w = { dim = 1 } })
       return function(x) return row(x).w:sum() + row(x).w:sum() end
-    end, { optim = mr.optim.adagrad { lr = 0.1 } })
+    end, { optim = mr.optim.adagrad { lr = 0.1, init = 0 } })
     local model = twice { data = mr.data { files = path, format = "libsvm" } }
     each_batch(model, path, function(batch)
       mr.bce(model(batch), batch.label):backward()

@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 
 #include "admission.h"
+#include "half.h"
 #include "store.h"
 #include "support/check.h"
 #include "support/store.h"
@@ -463,6 +464,72 @@ static void chance_test(void)
     report("by chance, 1 - (1 - p)^k of the keys are admitted after k sightings", before);
 }
 
+/* ---- half precision ---- */
+
+static float float_of(uint32_t bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+static void half_test(void)
+{
+    int before = failures;
+    enum { N = 65536, DRAWS = 20000 };
+    static uint16_t all[N], again[N];
+    static float x[N], y[N];
+    for (int i = 0; i < N; i++)
+        all[i] = (uint16_t)i;
+    half()->open(all, N, x);
+    for (uint64_t seed = 0; seed < 5; seed++) {
+        half()->close(x, N, mix64(seed), again);
+        for (int i = 0; i < N; i++)
+            check(isnan(x[i]) ? (again[i] & 0x7fff) > 0x7f80 : again[i] == i,
+                  "%x becomes %x though it is representable", (unsigned)i, again[i]);
+    }
+    /* any float becomes one of its two neighbours, a finite one stays finite */
+    for (uint32_t i = 0; i < N; i++)
+        x[i] = float_of((uint32_t)mix64(i));
+    half()->close(x, N, 7, again);
+    half()->open(again, N, y);
+    for (int i = 0; i < N; i++)
+        if (isfinite(x[i])) {
+            double step = ldexp(1, MAX(ilogb(x[i]), -126) - 7);
+            check(isfinite(y[i]) && fabs((double)y[i] - x[i]) < step, "%g becomes %g", (double)x[i],
+                  (double)y[i]);
+            check(fabs((double)half_nearest(x[i]) - x[i]) <= step / 2 || fabsf(x[i]) > 3.38e38f,
+                  "%g is rounded to %g", (double)x[i], (double)half_nearest(x[i]));
+        }
+    check(half_nearest(float_of(0x3f808000)) == 1 &&
+              half_nearest(float_of(0x3f818000)) == float_of(0x3f820000),
+          "of two that are as near, the even one");
+    /* which one: by chance, so that the mean is right, at an odd address too */
+    for (int part = 1; part < 16; part++) {
+        float from[4] = {1, -1, 3e-20f, -6e10f};
+        for (int k = 0; k < 4; k++) {
+            uint32_t bits;
+            memcpy(&bits, &from[k], 4);
+            from[k] = float_of((bits & 0xffff0000) + (uint32_t)part * 4096);
+        }
+        double sum[4] = {0};
+        for (uint64_t seed = 0; seed < DRAWS; seed++) {
+            char to[9];
+            float back[4];
+            half()->close(from, 4, mix64(seed), to + 1);
+            half()->open(to + 1, 4, back);
+            for (int k = 0; k < 4; k++)
+                sum[k] += (double)back[k];
+        }
+        for (int k = 0; k < 4; k++) {
+            double p = part / 16.0, step = ldexp(1, ilogb(from[k]) - 7);
+            check(fabs(sum[k] / DRAWS - (double)from[k]) < 5 * step * sqrt(p * (1 - p) / DRAWS),
+                  "the mean of %.9g is %.9g", (double)from[k], sum[k] / DRAWS);
+        }
+    }
+    report("half precision: the nearest, and the mean of chance, of any float", before);
+}
+
 int main(int argc, char **argv)
 {
     tape = mr_tape_new(1, 4);
@@ -484,6 +551,7 @@ int main(int argc, char **argv)
     filter_test();
     admission_same_test();
     chance_test();
+    half_test();
     mr_tape_free(tape);
     tree_remove(root);
     return failures != 0;

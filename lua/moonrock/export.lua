@@ -28,6 +28,7 @@ local function decoder(t)
     to.optim.kind, to.optim.lr = c.kind, 1
     to.optim.momentum = PLAIN[c.kind] and c.state > PLAIN[c.kind] * c.dim and 0.5 or 0
     to.optim.vectors = c.kind >= C.MR_USER and c.state / c.dim or 0
+    to.half = c.half and 1 or 0
   end
   local c = ffi.gc(err.check(C.mr_table_new(t.name, t.id, 0, list, #columns)), C.mr_table_free)
   for i, column in ipairs(columns) do

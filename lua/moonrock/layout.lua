@@ -7,11 +7,17 @@ local err = require "moonrock.error"
 
 local layout = {}
 
+-- What of a column is in half precision, or nil.
+local function half_of(t, i)
+  local half = C.mr_table_half(t.c, i - 1)
+  return half ~= 0 and half or nil
+end
+
 local function columns_of(t)
   local list = {}
   for i, name in ipairs(t.names) do
     list[i] = { name = name, dim = t.dims[i], kind = C.mr_table_optim(t.c, i - 1).kind,
-      state = C.mr_table_state(t.c, i - 1) - t.dims[i] }
+      state = C.mr_table_state(t.c, i - 1) - t.dims[i], half = half_of(t, i) }
   end
   return list
 end
@@ -20,7 +26,9 @@ local function same_columns(a, b)
   if #a ~= #b then return false end
   for i, x in ipairs(a) do
     local y = b[i]
-    if x.name ~= y.name or x.dim ~= y.dim or x.kind ~= y.kind or x.state ~= y.state then return false end
+    if x.name ~= y.name or x.dim ~= y.dim or x.kind ~= y.kind or x.state ~= y.state or x.half ~= y.half then
+      return false
+    end
   end
   return true
 end
@@ -51,6 +59,7 @@ local function register(t, number, columns)
   for i, column in ipairs(columns) do
     list[i - 1].name, list[i - 1].dim = column.name, column.dim
     list[i - 1].state, list[i - 1].kind = column.state, column.kind
+    list[i - 1].half = column.half or 0
   end
   err.check(C.mr_table_layout(t.c, number, list, #columns))
 end
@@ -92,6 +101,9 @@ local function adapt_table(t, old, news, losses)
     elseif is.kind ~= was.kind or is.state ~= was.state then
       news[#news + 1] = ("column %q of table %q has another optimizer: its weights stay, its state "
         .. "begins anew"):format(was.name, t.name)
+    elseif is.half ~= was.half then
+      news[#news + 1] = ("column %q of table %q is in %s there, in %s from now on"):format(was.name, t.name,
+        was.half and "bf16" or "float32", is.half and "bf16" or "float32")
     end
   end
   for _, is in ipairs(now) do

@@ -28,7 +28,7 @@ local OWN = { store = true, schema = true, seed = true, threads = true, memory =
   follow = true, allow_drop = true, clock = true, cold = true, detached = true }
 
 -- Options of the model's tables and steps, which a store keeps.
-local ROW_OPTIONS = { "ttl", "admit", "max_rows", unpack(clip.names) }
+local ROW_OPTIONS = { "ttl", "admit", "max_rows", "precision", unpack(clip.names) }
 
 local SEED = 42
 local COMMIT_SECONDS = 30

@@ -10,9 +10,9 @@ local optim = {}
 -- kind, then the defaults of every setting it takes
 local RULES = {
   sgd = { kind = C.MR_SGD, lr = 0.01, l1 = 0, l2 = 0, momentum = 0, nesterov = false },
-  adagrad = { kind = C.MR_ADAGRAD, lr = 0.05, l1 = 0, l2 = 0, group = 0, eps = 1e-10, init = 0,
+  adagrad = { kind = C.MR_ADAGRAD, lr = 0.05, l1 = 0, l2 = 0, group = 0, eps = 1e-10, init = 1e-5,
     fade = 0.9, fade_every = 0 },
-  row_adagrad = { kind = C.MR_ROW_ADAGRAD, lr = 0.05, l1 = 0, l2 = 0, group = 0, eps = 1e-10, init = 0,
+  row_adagrad = { kind = C.MR_ROW_ADAGRAD, lr = 0.05, l1 = 0, l2 = 0, group = 0, eps = 1e-10, init = 1e-5,
     fade = 0.9, fade_every = 0 },
   adam = { kind = C.MR_ADAM, lr = 1e-3, l2 = 0, beta1 = 0.9, beta2 = 0.999, eps = 1e-8,
     bias_correction = "row" },

@@ -28,8 +28,8 @@ local function column_check(name, at, column, option)
   end
   for key in pairs(column) do
     if not option[key] then
-      err.raise("table %q: column %q has no option %q, expected dim, init or optim", name, at,
-        tostring(key))
+      err.raise("table %q: column %q has no option %q, expected dim, init, optim, admit or precision", name,
+        at, tostring(key))
     end
   end
   local dim = column.dim
@@ -39,7 +39,8 @@ local function column_check(name, at, column, option)
   end
 end
 
-local COLUMN_OPTIONS = { dim = true, init = true, optim = true, admit = true }
+local COLUMN_OPTIONS = { dim = true, init = true, optim = true, admit = true, precision = true }
+local PRECISIONS = { float32 = 0, bf16 = 1 }
 
 local OPTIONS = { ttl = true, admission = true, max_rows = true, shrink_every = true, shrink_by = true,
   half_life = true, clip_each = true }
@@ -67,6 +68,12 @@ local function admit_of(name, column, admission)
   if admission and admission.chance then return (column.admit == false) and 0 or 2 end
   local count = column.admit or admission and admission.count or 0
   return check_number(name, "admission: count", count, 0, 15)
+end
+
+local function half_of(name, at, precision)
+  return PRECISIONS[precision or "float32"]
+    or err.raise('table %q: column %q has precision %s, expected "bf16" or "float32"', name, at,
+      err.show(precision))
 end
 
 -- The options of a table: those of the model's user (--ttl, --admit, --max-rows) where it names none.
@@ -108,21 +115,23 @@ end
 ---@param name string
 ---@param id integer its number in the store, from 0
 ---@param seed integer|ffi.cdata* the model's
----@param columns table<string, { dim: integer, init: any, optim: table, admit: integer }> admit: how
---- often a key has to be seen in training until the column is trained
+---@param columns table<string, { dim: integer, init: any, optim: table, admit: integer, precision: string }>
+--- admit: how often a key has to be seen in training until the column is trained; precision = "bf16": its
+--- weights take half the room, and so does their state unless the rule is AMSGrad, row_adagrad or in Lua
 ---@param default_optim table for columns that name none
 ---@param options table|nil ttl: a row lives so long after its last gradient (seconds, "30d");
 --- admission = { count = 3 } or { chance = 0.1 }, keys = how many there may be (1e6), error = of the
 --- filter (0.01), initial = true: columns are what they will begin with until then, instead of 0;
 --- max_rows: so many stay, the best by shrink_by ("step", "count", "norm" or "score", which takes
 --- half_life in steps), checked every shrink_every steps (10000); clip_each: see moonrock.clip
----@param defaults table|nil ttl, admit, max_rows of the model's user
+---@param defaults table|nil ttl, admit, max_rows, precision of the model's user
 ---@return table
 function Table.new(name, id, seed, columns, default_optim, options, defaults)
   if type(columns) ~= "table" or next(columns) == nil then
     err.raise("table %q: expected columns, as { w = { dim = 1 } }", name)
   end
-  local o = options_of(name, options, defaults or {})
+  defaults = defaults or {}
+  local o = options_of(name, options, defaults)
   local admits = false
   local names = sorted_names(columns)
   local description = ffi.new("mr_column[?]", #names)
@@ -134,6 +143,7 @@ function Table.new(name, id, seed, columns, default_optim, options, defaults)
     description[i - 1].name = column_name
     description[i - 1].dim = column.dim
     description[i - 1].admit = admit_of(name, column, o.admission)
+    description[i - 1].half = half_of(name, column_name, column.precision or defaults.precision)
     admits = admits or description[i - 1].admit > 1
     local subject = ("table %q: column %q"):format(name, column_name)
     err.call(subject, initializer.write, column.init, description[i - 1].init)
@@ -258,8 +268,9 @@ function Table:layout()
   local parts = {}
   for i, name in ipairs(self.names) do
     local floats = C.mr_table_state(self.c, i - 1)
-    parts[i] = ("%s dim %d optimizer %s state %d"):format(name, self.dims[i],
-      optim.name(C.mr_table_optim(self.c, i - 1).kind), floats - self.dims[i])
+    local half = C.mr_table_half(self.c, i - 1)
+    parts[i] = ("%s dim %d%s optimizer %s state %d%s"):format(name, self.dims[i], half > 0 and " bf16" or "",
+      optim.name(C.mr_table_optim(self.c, i - 1).kind), floats - self.dims[i], half > 1 and " bf16" or "")
   end
   return table.concat(parts, ", ")
 end

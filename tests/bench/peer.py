@@ -65,7 +65,7 @@ class Model(torch.nn.Module):
 def optimizers(model, rule):
     table = list(model.table.parameters())
     rest = [p for p in model.parameters() if all(p is not t for t in table)]
-    sparse = (torch.optim.Adagrad(table, lr=0.05) if rule == "adagrad"
+    sparse = (torch.optim.Adagrad(table, lr=0.05, initial_accumulator_value=1e-5) if rule == "adagrad"
               else torch.optim.SparseAdam(table, lr=0.003))
     return sparse, torch.optim.Adam(rest, lr=1e-3)
 

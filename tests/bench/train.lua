@@ -21,11 +21,15 @@ parser:option("--batch", "Rows a step.", "1024"):convert(tonumber)
 parser:option("--threads", "Threads.", "2"):convert(tonumber)
 parser:option("--rows", "Train on the first ROWS rows only; 0: all.", "0"):convert(tonumber)
 parser:option("--repeat", "Epochs, each of a fresh model.", "3"):convert(tonumber):target "times"
-parser:option("--opt", "Optimizer of the tables.", "adagrad"):choices { "adagrad", "adam" }
+parser:option("--opt", "Optimizer of the tables.", "adagrad"):choices { "adagrad", "adam", "ftrl" }
+parser:option("--lr", "Their learning rate; Adagrad's is 0.05, Adam's 0.003, FTRL's 0.1."):convert(tonumber)
+parser:option("--precision", "Of their rows.", "float32"):choices { "float32", "bf16" }
 parser:flag("--json", "One JSON object instead of a line.")
 local opt = parser:parse()
 
-local tables = opt.opt == "adam" and mr.optim.adam { lr = 0.003 } or mr.optim.adagrad { lr = 0.05 }
+local RATES = { adagrad = 0.05, adam = 0.003, ftrl = 0.1 }
+opt.lr = opt.lr or RATES[opt.opt]
+local tables = mr.optim[opt.opt] { lr = opt.lr }
 local dense = mr.optim.adam { lr = 1e-3 }
 local definition = mr.find(opt.model)
 
@@ -48,7 +52,8 @@ local kept = not opt.stream and in_memory(data, opt.batch, opt.times, opt.rows)
 -- One epoch of a fresh model over the full batches: rows and seconds.
 local function epoch(seed)
   local model = definition { data = data, seed = seed, threads = opt.threads, dim = opt.dim,
-    optim = tables, dense = dense, dense_optim = dense }
+    optim = tables, dense = dense, dense_optim = dense,
+    precision = opt.precision }
   local rows = 0
   local began = C.mr_clock()
   local ended
@@ -81,7 +86,8 @@ for r = 1, opt.times do
 end
 if kept then kept:close() end
 
-local out = { peer = "moonrock " .. mr.version, model = opt.model, opt = opt.opt, batch = opt.batch,
+local out = { peer = "moonrock " .. mr.version, model = opt.model, opt = opt.opt, lr = opt.lr,
+  precision = opt.precision, batch = opt.batch,
   from = opt.stream and opt.format or "memory", threads = opt.threads, rows = rows,
   rows_per_second = math.floor(median(rates) + 0.5),
   rows_per_second_all = rates, auc = auc, peak_rss_bytes = peak }

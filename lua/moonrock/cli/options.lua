@@ -226,6 +226,8 @@ DECLARE = {
       .. "at each sighting."):argname "N|P":convert(admit)
     p:option("--max-rows", "Rows of a table at most; those updated longest ago go first."):argname "N"
       :convert(count)
+    p:option("--precision", "Rows take half the room in bf16: weights, and the optimizer's state where its "
+      .. "rule allows it."):argname "float32|bf16":convert(one_of { "float32", "bf16" })
     p:option("--clip-norm", "Gradients of a step are scaled down to this norm, all together."):argname "X"
       :convert(positive)
     p:flag("--allow-drop", "Go on with a model that lacks tables, columns or weights of the store, and "
@@ -326,6 +328,7 @@ function options.of_model(args, schema, recipe)
   local o = { store = args.store, seed = args.seed, threads = args.threads, memory = args.memory,
     lr = args.lr or recipe.lr, optim = args.optim or recipe.optim, commit_every = args.commit_every,
     schema = schema, ttl = args.ttl, admit = args.admit, max_rows = args.max_rows,
+    precision = args.precision,
     schedule = args.schedule, clip_norm = args.clip_norm, allow_drop = args.allow_drop,
     loss = args.loss or recipe.loss }
   for name, default in pairs(recipe.model or {}) do
@@ -346,7 +349,7 @@ end
 
 -- Options of every model, which the runtime asks for.
 local COMMON = { lr = true, optim = true, dense_optim = true, ttl = true, admit = true, max_rows = true,
-  schedule = true, clip_norm = true, clip_each = true, clip_value = true, loss = true }
+  precision = true, schedule = true, clip_norm = true, clip_each = true, clip_value = true, loss = true }
 
 --- Makes a model's definition complain about an option that it never asks for while it is built: an
 --- error where it asks for a name much like it, else a line on standard error.
