@@ -31,4 +31,18 @@ describe("make bench", function()
     assert.truthy(main.limits[2] > 0)
     assert.truthy(results.machine.processors >= 1 and results.text_lines.svm > 0)
   end)
+
+  it("shows what growing costs a table that lies in memory, beside cache misses alone", function()
+    local limit, out = dir .. "/limit", dir .. "/growth.json"
+    local code, text = shell.run(("cc -std=gnu11 -D_GNU_SOURCE -O2 -o %s $(pkg-config --cflags openblas) "
+      .. "tests/bench/limit.c $(pkg-config --libs openblas) -lpthread -lm && %s tests/bench/growth.lua "
+      .. "--limit %s --rows '2e4 2e5' --batches 3 --repeat 2 --out %s"):format(limit, shell.program, limit, out))
+    assert.equal(0, code, text)
+    local results = json.decode(shell.read(out))
+    assert.equal(4, #results)
+    for i, r in ipairs(results) do
+      assert.equal(i <= 2 and 2e4 or 2e5, r.rows)
+      assert.truthy(r.rate > 0 and r.unique > 1000 and r.unique <= 39936)
+    end
+  end)
 end)

@@ -100,35 +100,7 @@ end
 
 -- ---- data ------------------------------------------------------------------------------------
 
-local bit = require "bit"
-local function mix(x) -- splitmix64
-  x = bit.bxor(x, bit.rshift(x, 30)) * 0xbf58476d1ce4e5b9ULL
-  x = bit.bxor(x, bit.rshift(x, 27)) * 0x94d049bb133111ebULL
-  return bit.bxor(x, bit.rshift(x, 31))
-end
-
-local state = 42ULL
-local function uniform()
-  state = state + 0x9e3779b97f4a7c15ULL
-  return tonumber(bit.rshift(mix(state), 11)) * 2 ^ -53
-end
-
--- The rank of a Zipf(1.1) draw, by its cumulative distribution.
-local function zipf_ranks(keys)
-  local cumulative, total = ffi.new("double[?]", keys), 0
-  for i = 0, keys - 1 do
-    total = total + (i + 1) ^ -1.1
-    cumulative[i] = total
-  end
-  return function()
-    local x, low, high = uniform() * total, 0, keys - 1
-    while low < high do
-      local middle = math.floor((low + high) / 2)
-      if cumulative[middle] < x then low = middle + 1 else high = middle end
-    end
-    return low
-  end
-end
+local mix, uniform, zipf_ranks = common.mix, common.uniform, common.zipf_ranks
 
 local function write(path, rows, rank)
   local file = assert(io.open(path, "wb"))

@@ -1,7 +1,8 @@
 /* limit.c - what this machine can do at most, to hold the benchmarks against.
  *
- *   limit rows THREADS BYTES     random rows of so many bytes (192, 1280) read and updated in 1.5 GB,
- *                                in rows/s
+ *   limit rows THREADS BYTES [MB]
+ *                                random rows of so many bytes (192, 1280) read and updated in 1.5 GB,
+ *                                or in so many MB, in rows/s
  *   limit mlp THREADS BATCH [CROSS]
  *                                matrix products of a 624-256-128-1 network, and of so many square
  *                                layers of 624 beside it, forward and backward, in samples/s
@@ -40,7 +41,7 @@ typedef struct row {
 #define ROW_BYTES(weights) ((sizeof(row) + 2 * sizeof(float) * (weights) + 63) / 64 * 64)
 
 typedef struct job {
-    int number, threads, batch, bytes, cross;
+    int number, threads, batch, bytes, mb, cross;
     const int64_t *data; /* [rows, FIELDS + 1] */
     size_t rows;
     double rate;
@@ -79,7 +80,7 @@ static inline uint64_t mix(uint64_t x)
 static void *rows_run(void *context)
 {
     job *j = context;
-    size_t n = ((size_t)1536 << 20) / (size_t)j->bytes / (size_t)j->threads;
+    size_t n = ((size_t)j->mb << 20) / (size_t)j->bytes / (size_t)j->threads;
     size_t floats = (size_t)j->bytes / sizeof(float) / 2, updates = ((size_t)4 << 30) / (size_t)j->bytes;
     char *table = pages(n * (size_t)j->bytes);
     pthread_barrier_wait(&start);
@@ -328,7 +329,7 @@ static int64_t *load(const char *path, size_t *rows)
 
 static int usage(void)
 {
-    fputs("usage: limit rows THREADS BYTES | mlp THREADS BATCH [CROSS] | lr|fm THREADS BATCH FILE | "
+    fputs("usage: limit rows THREADS BYTES [MB] | mlp THREADS BATCH [CROSS] | lr|fm THREADS BATCH FILE | "
           "text FILE\n",
           stderr);
     return 2;
@@ -342,8 +343,10 @@ int main(int argc, char **argv)
         return usage();
     job all = {.threads = atoi(argv[2]), .batch = atoi(argv[3]), .bytes = atoi(argv[3])};
     void *(*run)(void *) = NULL;
-    if (!strcmp(argv[1], "rows") && all.bytes >= 64 && all.bytes % 64 == 0)
+    if (!strcmp(argv[1], "rows") && all.bytes >= 64 && all.bytes % 64 == 0) {
         run = rows_run;
+        all.mb = argc > 4 ? atoi(argv[4]) : 1536;
+    }
     if (!strcmp(argv[1], "mlp")) {
         run = mlp_run;
         all.cross = argc > 4 ? atoi(argv[4]) : 0;
@@ -353,7 +356,7 @@ int main(int argc, char **argv)
         all.data = load(argv[4], &all.rows);
     }
     if (!run || all.threads < 1 || all.threads > THREADS_MAX || all.batch < 1 || all.cross < 0 ||
-        all.cross > 8)
+        all.cross > 8 || all.mb < 0)
         return usage();
     openblas_set_num_threads(1);
     pthread_barrier_init(&start, NULL, (unsigned)all.threads);

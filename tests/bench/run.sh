@@ -22,6 +22,13 @@ ${CC:-cc} -std=gnu11 -D_GNU_SOURCE -O3 -march=native -ffast-math -o "$dir/limit"
     --models "${MODELS:-lr fm ffm wide_deep deepfm dcnv2}" ${PEER:+--peer}
 [ -z "${KEEP:-}" ] || cp "${OUT:-build/bench.json}" tests/bench/results.json
 
+# Tables that grow within memory, such as GROWTH="1e6 1e7 5e7".
+if [ -n "${GROWTH:-}" ]; then
+    echo
+    ./moonrock tests/bench/growth.lua --limit "$dir/limit" --rows "$GROWTH" --threads "${THREADS:-2}" \
+        --out build/bench-growth.json
+fi
+
 # Tables larger than memory, and what RocksDB alone takes for the same rows; LARGE=0 leaves them out.
 [ "${LARGE:-1}" = 0 ] && exit
 ${CC:-cc} -std=gnu11 -O2 -o "$dir/plain" $(pkg-config --cflags rocksdb 2>/dev/null) tests/bench/plain.c \
