@@ -28,8 +28,6 @@ local ENTRIES = BATCH * FIELDS
 
 -- ---- one size ----------------------------------------------------------------------------------
 
-local anchors = {}
-
 -- A batch whose keys are those of ranks that are drawn.
 local function batch_of(rank)
   local kept = { keys = ffi.new("uint64_t[?]", ENTRIES), offsets = ffi.new("uint32_t[?]", BATCH + 1),
@@ -43,7 +41,7 @@ local function batch_of(rank)
   c.n, c.entries, c.fields, c.keys, c.offsets, c.label = BATCH, ENTRIES, FIELDS, kept.keys, kept.offsets,
     kept.label
   local batch = reader.batch(c)
-  anchors[batch] = kept
+  batch.kept = kept
   return batch
 end
 
@@ -70,7 +68,6 @@ local function passes(model, rank)
         updated = updated + 1
       end
     end
-    anchors[batch] = nil
   end
   return { rates = rates, unique = updated / opt.batches }
 end
@@ -84,9 +81,7 @@ local function run_child(n)
     return (next_key - 1) % n
   end
   for _ = 1, math.ceil(n / ENTRIES) do
-    local batch = batch_of(each)
-    learn(model, batch)
-    anchors[batch] = nil
+    learn(model, batch_of(each))
   end
   local result = { zipf = passes(model, common.zipf_ranks(n)),
     uniform = passes(model, function() return math.floor(common.uniform() * n) end) }
@@ -120,7 +115,8 @@ for n in opt.rows:gmatch "%S+" do
   n = tonumber(n)
   local misses = limit(ROW, n, ROW) + limit(64, n, ENTRY)
   local run = common.must(("./moonrock tests/bench/growth.lua --limit - --batches %d --threads %d --repeat %d "
-    .. "--precision %s --child %d"):format(opt.batches, opt.threads, opt.times, opt.precision, n))
+    .. "--precision %s --child %d"):format(opt.batches, opt.threads, opt.times,
+    opt.precision, n))
   for _, keys in ipairs { "zipf", "uniform" } do
     local r = run[keys]
     local rate, low, high = common.median(r.rates)
