@@ -114,9 +114,8 @@ local results, first = {}, {}
 for n in opt.rows:gmatch "%S+" do
   n = tonumber(n)
   local misses = limit(ROW, n, ROW) + limit(64, n, ENTRY)
-  local run = common.must(("./moonrock tests/bench/growth.lua --limit - --batches %d --threads %d --repeat %d "
-    .. "--precision %s --child %d"):format(opt.batches, opt.threads, opt.times,
-    opt.precision, n))
+  local run = common.must(("./moonrock tests/bench/growth.lua --limit - --batches %d --threads %d "
+    .. "--repeat %d --precision %s --child %d"):format(opt.batches, opt.threads, opt.times, opt.precision, n))
   for _, keys in ipairs { "zipf", "uniform" } do
     local r = run[keys]
     local rate, low, high = common.median(r.rates)
