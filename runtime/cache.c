@@ -173,7 +173,7 @@ row *shard_add(mr_table *t, shard *s, uint64_t key, uint64_t hash, int evict, in
     else
         slot = s->slots++;
     s->used++;
-    **at = (index_entry){hash, slot, NO_SLOT};
+    **at = (index_entry){hash, slot};
     row *r = slot_row(t, s, slot);
     *r = (row){.key = key};
     return r;

@@ -39,16 +39,19 @@ typedef struct pull {
     uint64_t *hash;             /* [entries]: of its key */
     uint16_t *entry;            /* [entries]: its number within the piece */
     uint32_t *local;            /* [entries]: its unique within the shard */
-    uint32_t begin[SHARDS + 1]; /* where a shard's begin in the next two */
-    uint32_t *slot;             /* [entries]: of a shard's uniques; NO_SLOT: there is no row */
-    uint32_t *count; /* [entries]: in training the occurrences of a unique, else its first */
-    uint32_t unique[SHARDS];   /* uniques of a shard */
-    uint32_t base[SHARDS + 1]; /* number of its first */
-    uint32_t missing[SHARDS];  /* uniques without a row */
-    char *fresh[SHARDS];       /* where theirs go */
-    occurrence *occurrence;    /* [entries], by unique */
-    const uint32_t *sample;    /* [entries of the batch], or NULL: entry / fields */
-    keyed_row *wanted;         /* [entries]: rows of a shard that are to be read, from begin on */
+    uint32_t *place[SHARDS];    /* [places] */
+    uint32_t places[SHARDS];    /* a power of two, more than the shard's entries */
+    uint32_t begin[SHARDS + 1]; /* where a shard's begin in the next three */
+    uint64_t *distinct;         /* [entries]: hashes of a shard's uniques */
+    uint32_t *slot;             /* [entries]: theirs; NO_SLOT: there is no row */
+    uint32_t *count;            /* [entries]: their occurrences; of one without a row the first */
+    uint32_t unique[SHARDS];    /* uniques of a shard */
+    uint32_t base[SHARDS + 1];  /* number of its first */
+    uint32_t missing[SHARDS];   /* uniques without a row */
+    char *fresh[SHARDS];        /* where theirs go */
+    occurrence *occurrence;     /* [entries], by unique */
+    const uint32_t *sample;     /* [entries of the batch], or NULL: entry / fields */
+    keyed_row *wanted;          /* [entries]: rows of a shard that are to be read, from begin on */
     uint32_t wants[SHARDS];
     int failed[SHARDS];
     int starved[SHARDS];
@@ -115,76 +118,74 @@ static void pull_found(const pull *p, row *r)
         kept_fresh(p->t, r->key, r);
 }
 
-/* A shard's entries of one piece, first to end; and where those of the next piece begin. */
-typedef struct stretch {
-    uint32_t first, end, next;
-} stretch;
-
-static stretch stretch_of(const pull *p, uint32_t piece, size_t shard)
+/* The distinct hashes of a shard's entries, in the order of the entries, into distinct; how often each
+ * occurs, and the first entry that has it. The places that they are found at are few enough to stay in the
+ * nearest cache, which the index is too large for. */
+static uint32_t pull_distinct(pull *p, size_t number, uint64_t *distinct, uint32_t *first)
 {
-    const uint16_t *begin = p->shards[piece].begin;
-    stretch s = {piece * PIECE + begin[shard], piece * PIECE + begin[shard + 1], 0};
-    s.next =
-        piece + 1 < p->pieces ? (piece + 1) * PIECE + p->shards[piece + 1].begin[shard] : s.end;
-    return s;
+    uint32_t *count = p->count + p->begin[number], unique = 0, mask = p->places[number] - 1;
+    uint32_t *place = p->place[number]; /* of a unique: its number, from 1 */
+    memset(place, 0, p->places[number] * sizeof *place);
+    for (uint32_t piece = 0; piece < p->pieces; piece++) {
+        const uint16_t *begin = p->shards[piece].begin;
+        uint32_t end = piece * PIECE + begin[number + 1];
+        for (uint32_t i = piece * PIECE + begin[number]; i < end; i++) {
+            uint64_t hash = p->hash[i];
+            uint32_t at = (uint32_t)hash & mask, u;
+            while ((u = place[at]) && distinct[u - 1] != hash)
+                at = (at + 1) & mask;
+            if (!u) {
+                distinct[unique] = hash;
+                first[unique] = i;
+                count[unique] = 0;
+                place[at] = u = ++unique;
+            }
+            count[u - 1]++;
+            p->local[i] = u - 1;
+        }
+    }
+    return unique;
 }
 
-/* The hash of the entry `ahead` places on in the shard. */
-static inline uint64_t hash_ahead(const pull *p, const stretch *s, uint32_t i, uint32_t ahead)
-{
-    return p->hash[i + ahead < s->end ? i + ahead : s->next + (i + ahead - s->end)];
-}
-
-/* Finds the distinct keys of one shard. Where nothing may be added, a key that has no row gets a
- * unique for each occurrence, with no row as yet. */
+/* Finds the rows of the distinct keys of one shard. Where nothing may be added, some have none. */
 static void pull_shard(void *context, size_t number)
 {
     pull *p = context;
     mr_table *t = p->t;
     shard *s = &t->shard[number];
-    uint32_t *count = p->count + p->begin[number];
-    uint32_t *slots = p->slot + p->begin[number];
-    uint32_t unique = 0, missing = 0;
+    uint64_t *distinct = p->distinct + p->begin[number];
+    uint32_t *slots = p->slot + p->begin[number]; /* at first, the first entry */
+    uint32_t unique = pull_distinct(p, number, distinct, slots), missing = 0;
     int adds = p->training || !p->resident;
     int looks = !p->resident || t->expired; /* at rows, not only at the index */
-    for (uint32_t piece = 0; piece < p->pieces; piece++) {
-        stretch span = stretch_of(p, piece, number);
-        for (uint32_t i = span.first; i < span.end; i++) {
-            __builtin_prefetch(&s->index[shard_home(s, hash_ahead(p, &span, i, AHEAD))]);
-            if (looks) {
-                uint64_t hash = hash_ahead(p, &span, i, NEAR);
-                const index_entry *near = &s->index[shard_home(s, hash)];
-                if (near->hash == hash && near->slot != NO_SLOT)
-                    __builtin_prefetch(slot_row(t, s, near->slot), 1);
-            }
-            index_entry *e = shard_place(s, p->hash[i]);
-            row *r = NULL;
-            if (e->slot != NO_SLOT && e->mark < unique && slots[e->mark] == e->slot) {
-                p->local[i] = e->mark;
-                count[e->mark] += (uint32_t)p->training;
-                continue;
-            }
-            if (e->slot != NO_SLOT) {
-                r = slot_row(t, s, e->slot);
-                row_prefetch(t, r);
-                if (looks && adds)
-                    pull_found(p, r);
-                else if (looks && row_expired(t, r))
-                    r = NULL;
-            } else if (adds) {
-                r = pull_add(p, number, entry_key(p, i), p->hash[i], &e);
-                if (!r)
-                    return;
-                r->pin = p->serial;
-            }
-            if (r)
-                e->mark = unique;
-            else
-                missing++;
-            slots[unique] = r ? e->slot : NO_SLOT;
-            count[unique] = p->training ? 1 : i;
-            p->local[i] = unique++;
+    for (uint32_t u = 0; u < unique; u++) {
+        if (u + AHEAD < unique)
+            __builtin_prefetch(&s->index[shard_home(s, distinct[u + AHEAD])]);
+        if (looks && u + NEAR < unique) {
+            const index_entry *near = &s->index[shard_home(s, distinct[u + NEAR])];
+            if (near->hash == distinct[u + NEAR] && near->slot != NO_SLOT)
+                __builtin_prefetch(slot_row(t, s, near->slot), 1);
         }
+        index_entry *e = shard_place(s, distinct[u]);
+        row *r = NULL;
+        if (e->slot != NO_SLOT) {
+            r = slot_row(t, s, e->slot);
+            row_prefetch(t, r);
+            if (looks && adds)
+                pull_found(p, r);
+            else if (looks && row_expired(t, r))
+                r = NULL;
+        } else if (adds) {
+            r = pull_add(p, number, entry_key(p, slots[u]), distinct[u], &e);
+            if (!r)
+                return;
+            r->pin = p->serial;
+        }
+        if (!r) {
+            missing++;
+            p->count[p->begin[number] + u] = slots[u];
+        }
+        slots[u] = r ? e->slot : NO_SLOT;
     }
     p->unique[number] = unique;
     p->missing[number] = missing;
@@ -218,9 +219,10 @@ static void pull_list(pull *p, size_t number)
     }
     uint32_t fields = (uint32_t)p->l->batch->fields;
     for (uint32_t piece = 0; piece < p->pieces; piece++) {
-        stretch span = stretch_of(p, piece, number);
-        for (uint32_t i = span.first; i < span.end; i++) {
-            uint32_t e = piece * PIECE + p->entry[i];
+        const uint16_t *begin = p->shards[piece].begin;
+        uint32_t first = piece * PIECE;
+        for (uint32_t i = first + begin[number]; i < first + begin[number + 1]; i++) {
+            uint32_t e = first + p->entry[i];
             p->occurrence[count[p->local[i]]++] =
                 (occurrence){e, p->sample ? p->sample[e] : e / fields};
         }
@@ -255,15 +257,29 @@ static uint32_t *samples_of(arena *a, const mr_batch *b)
     return sample;
 }
 
-/* Where the entries of each shard, of all pieces, begin. */
-static void pull_places(pull *p)
+/* Where the entries of each shard, of all pieces, begin; and room to find the distinct ones. */
+static int pull_places(pull *p)
 {
+    size_t all = 0;
     for (int s = 0; s < SHARDS; s++) {
         p->begin[s + 1] = p->begin[s];
         for (uint32_t piece = 0; piece < p->pieces; piece++)
             p->begin[s + 1] +=
                 (uint32_t)(p->shards[piece].begin[s + 1] - p->shards[piece].begin[s]);
+        size_t entries = p->begin[s + 1] - p->begin[s];
+        p->places[s] = 64;
+        while (p->places[s] < entries + entries / 4)
+            p->places[s] *= 2;
+        all += p->places[s];
     }
+    uint32_t *place = arena_take(p->arena, all * sizeof *place);
+    if (!place)
+        return -1;
+    for (int s = 0; s < SHARDS; s++) {
+        p->place[s] = place;
+        place += p->places[s];
+    }
+    return 0;
 }
 
 /* 0; 1: some shard has no place for its rows (those it got stay); -1 after fail(). */
@@ -275,18 +291,19 @@ static int pull_find(pull *p)
     p->pieces = (uint32_t)((n + PIECE - 1) / PIECE);
     p->at = arena_take(a, n * sizeof *p->at);
     p->shards = arena_take(a, p->pieces * sizeof *p->shards);
-    p->hash = arena_take(a, (n + AHEAD) * sizeof *p->hash);
+    p->hash = arena_take(a, n * sizeof *p->hash);
+    p->distinct = arena_take(a, n * sizeof *p->distinct);
     p->entry = arena_take(a, n * sizeof *p->entry);
     p->local = arena_take(a, n * sizeof *p->local);
     p->slot = arena_take(a, n * sizeof *p->slot);
     p->count = arena_take(a, n * sizeof *p->count);
     p->wanted = p->resident ? NULL : arena_take(a, n * sizeof *p->wanted);
-    if (!p->at || !p->shards || !p->hash || !p->entry || !p->local || !p->slot || !p->count ||
-        (!p->resident && !p->wanted))
+    if (!p->at || !p->shards || !p->hash || !p->distinct || !p->entry || !p->local || !p->slot ||
+        !p->count || (!p->resident && !p->wanted))
         return -1;
-    memset(p->hash + n, 0, AHEAD * sizeof *p->hash);
     parallel(p->pieces, pull_sort, p);
-    pull_places(p);
+    if (pull_places(p))
+        return -1;
     parallel(SHARDS, pull_shard, p);
     int starved = 0;
     for (int s = 0; s < SHARDS; s++) {

@@ -267,7 +267,7 @@ void table_expire(mr_table *t, uint64_t step, uint64_t commit)
 double table_bytes(const mr_table *t, double rows)
 {
     /* the index at its fullest and while it grows; what commits need (cache.c) */
-    return rows * (t->row_bytes * 17 / 16.0 + 16 * 1.6 * 1.5 + 40);
+    return rows * (t->row_bytes * 17 / 16.0 + 12 * 1.6 * 1.5 + 40);
 }
 
 /* ---- rows ---- */

@@ -51,8 +51,7 @@ typedef struct row {
 typedef struct index_entry {
     uint64_t hash; /* of the key; different keys have different ones */
     uint32_t slot; /* NO_SLOT: empty */
-    uint32_t mark; /* its unique in the last pull, if that unique's row is this one */
-} index_entry;
+} __attribute__((packed)) index_entry;
 
 typedef struct shard {
     index_entry *index; /* open addressing, linear probing */

@@ -103,7 +103,7 @@ local function limit(bytes, n, of)
   return 1e9 / common.must(("%s rows %d %d %d"):format(opt.limit, opt.threads, bytes, mb))
 end
 
-local ROW, ENTRY = opt.precision == "bf16" and 128 or 192, 16 * 1.6
+local ROW, ENTRY = opt.precision == "bf16" and 128 or 192, 12 * 1.6
 
 print(("FM, %d threads, batch %d, medians of %d passes; ns: of a distinct key of a batch, more than at the "
   .. "first size\n"):format(opt.threads, BATCH, opt.times))
