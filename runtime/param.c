@@ -14,6 +14,7 @@
  *
  * Blocks are updated in parallel; so their bounds are part of the format. */
 #include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "operation.h"
@@ -215,12 +216,30 @@ static void step_piece(void *context, size_t piece)
     }
 }
 
+typedef struct checking {
+    const mr_param *p;
+    atomic_int bad;
+} checking;
+
+static void finite_block(void *context, size_t i)
+{
+    checking *c = context;
+    const float *g = c->p->grad + i * BLOCK;
+    size_t n = block_len(c->p, i);
+    float sum = 0; /* 0 x is 0 unless x is not finite: then NaN */
+#pragma omp simd reduction(+ : sum) simdlen(32)
+    for (size_t k = 0; k < n; k++)
+        sum += g[k] * 0.0f;
+    if (sum != 0)
+        c->bad = 1;
+}
+
 int mr_param_finite(mr_param *p)
 {
-    float zero = 0; /* 0 x is 0 unless x is not finite; the sum stays NaN then */
-    for (size_t i = 0; p->has_grad && i < p->count; i++)
-        zero += 0 * p->grad[i];
-    if (zero == 0)
+    checking c = {.p = p};
+    if (p->has_grad)
+        parallel(blocks(p), finite_block, &c);
+    if (!c.bad)
         return 0;
     mr_param_zero(p);
     return fail("param %s: its gradient is not finite", p->name);
