@@ -2,8 +2,8 @@
  * the batch means, and the other way round, which entries mean a row.
  *
  * "Unique u" is the u-th distinct key of the batch. Rows are read in place: row[u] points at the
- * row in the table's slab (or at a fresh or replayed one in the tape's arena), and the weights of column c
- * start `column[c].offset` reals behind it. Gradients of unique u stand in grad + u * grad_width,
+ * row in the table's slab (or at a copy in the tape's arena: fresh, replayed, or with floats for what is
+ * kept in half precision), and the weights of column c start `column[c].offset` reals behind it. Gradients of unique u stand in grad + u * grad_width,
  * those of column c at column[c].grad_offset. All of it lives in the tape's arena. */
 #ifndef MR_LOOKUP_H
 #define MR_LOOKUP_H
@@ -32,8 +32,7 @@ typedef struct lookup {
     uint32_t grad_width; /* reals a unique */
     const uint32_t *at;  /* [entries]: the unique of each entry */
     void **row;          /* [unique] */
-    void **home; /* [unique]: the table's own; row[u] is another one if it is what home[u] will be
-                    once the steps that it idled are replayed (idle.c) */
+    void **home; /* [unique]: the table's own, which row[u] may be a copy of (show.c) */
     /* Only on a training tape: the occurrences of unique u, in the order of the samples, are
      * occurrence[start[u]] .. occurrence[start[u + 1]). */
     const uint32_t *start;

@@ -119,8 +119,8 @@ static void pull_found(const pull *p, row *r)
 }
 
 /* The distinct hashes of a shard's entries, in the order of the entries, into distinct; how often each
- * occurs, and the first entry that has it. The places that they are found at are few enough to stay in the
- * nearest cache, which the index is too large for. */
+ * occurs, and the first entry that has it. The places that they are found at are few enough, in batches of usual
+ * sizes, to stay in the nearest cache, which the index is too large for. */
 static uint32_t pull_distinct(pull *p, size_t number, uint64_t *distinct, uint32_t *first)
 {
     uint32_t *count = p->count + p->begin[number], unique = 0, mask = p->places[number] - 1;
@@ -260,6 +260,7 @@ static uint32_t *samples_of(arena *a, const mr_batch *b)
 /* Where the entries of each shard, of all pieces, begin; and room to find the distinct ones. */
 static int pull_places(pull *p)
 {
+    const uint32_t most = 1u << 31;
     size_t all = 0;
     for (int s = 0; s < SHARDS; s++) {
         p->begin[s + 1] = p->begin[s];
@@ -268,7 +269,7 @@ static int pull_places(pull *p)
                 (uint32_t)(p->shards[piece].begin[s + 1] - p->shards[piece].begin[s]);
         size_t entries = p->begin[s + 1] - p->begin[s];
         p->places[s] = 64;
-        while (p->places[s] < entries + entries / 4)
+        while (p->places[s] < entries + entries / 4 && p->places[s] < most)
             p->places[s] *= 2;
         all += p->places[s];
     }
@@ -640,9 +641,9 @@ int mr_table_pull(mr_table *t, mr_tape *tape, const mr_batch *batch)
     }
     if (training && t->admission)
         admit(t, l, tape_step(tape));
-    if (rows_show(t, l, tape_arena(tape)))
-        return -1;
-    int number = tape_lookup_add(tape, l);
+    int number = rows_show(t, l, tape_arena(tape)) ? -1 : tape_lookup_add(tape, l);
+    if (number < 0 && l->in_use)
+        *l->in_use = 0;
     if (number >= 0 && training) {
         *t->last = l;
         t->last = &l->next;

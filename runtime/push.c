@@ -1,5 +1,6 @@
 /* push.c - one update of every row that got a gradient: the gradients of all lookups of a step are
- * summed by row, in the order of lookups and samples, and the optimizers run in place. */
+ * summed by row, in the order of lookups and samples, and the optimizers run on the rows, or on the copies that
+ * lookups have of them. */
 #include <string.h>
 
 #include "profile.h"
@@ -184,6 +185,8 @@ static int row_update(const push *p, shard *s, row *r, row *seen, float *g, uint
         const table_column *column = &t->column[c];
         if (touched >> c & 1) {
             float *w = row_column(t, seen, c);
+            if (t->admission && !seen->count[c] && !(seen->admitted >> c & 1))
+                row_fresh_column(t, seen, c); /* admitted by a later lookup, or expired since */
             if (seen->count[c] != UINT32_MAX)
                 seen->count[c]++;
             if (p->rule[c])

@@ -30,6 +30,14 @@ int mr_table_layout(mr_table *t, int number, const mr_kept_column *columns, size
     if (number < 1 || number >= LAYOUTS_MAX || n > COLUMNS_MAX)
         return fail("table %s: layout %d of %zu columns, expected 1 to %d of at most %d", t->name,
                     number, n, LAYOUTS_MAX - 1, COLUMNS_MAX);
+    for (size_t i = 0; i < n; i++) {
+        int32_t in_half = columns[i].half;
+        if (!columns[i].name || (in_half != 0 && !(in_half & HALF_WEIGHTS)) ||
+            in_half & ~(HALF_WEIGHTS | HALF_STATE))
+            return fail(
+                "table %s: layout %d, column %zu: it has no name, or a format that is not known",
+                t->name, number, i + 1);
+    }
     record_layout *l = &t->record[number];
     l->columns = (uint32_t)n;
     for (size_t i = 0; i < n; i++) {

@@ -49,6 +49,8 @@ static void layout_rows(mr_table *t)
 static int column_begin(mr_table *t, table_column *to, const mr_column *from, uint64_t seed)
 {
     char subject[256];
+    if (!from->name)
+        return fail("table %s: a column has no name", t->name);
     snprintf(subject, sizeof subject, "table %s, column %s", t->name, from->name);
     if (from->dim < 1 || from->dim > 65535)
         return fail("%s: dim is %u, expected 1 to 65535", subject, from->dim);

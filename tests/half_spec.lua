@@ -181,6 +181,26 @@ describe("columns in half precision", function()
     float:close()
   end)
 
+  for precision, other in pairs { bf16 = "float32", float32 = "bf16" } do
+    it("begin as they should when the second lookup of a step admits them: " .. precision, function()
+      local seen = {}
+      for i, own in ipairs { precision, other } do
+        local model = make(rule.adagrad { lr = 0.01, l2 = i == 1 and 1e-9 or 0, l2_scope = "table" },
+          { w = own, v = own, table = { admission = { count = 3 } } }) {}
+        local batch = batches.build({ { { 1 }, { 2 } }, { { 1 }, { 3 } } }, { fields = 2 })
+        for lookups = 1, 2 do
+          for _ = 1, lookups do mr.bce(model(batch), batch.label):backward() end
+          model:step()
+        end
+        local v, _, updates = model.tables[1]:peek(1, "v")
+        assert.equal(1, updates)
+        seen[i] = v
+        model:close()
+      end
+      for k = 1, 20 do assert.near(seen[1][k], seen[2][k], 0.015) end
+    end)
+  end
+
   it("take half the room in the store", function()
     local dir, size = shell.directory(), {}
     for i, precision in ipairs { "float32", "bf16" } do

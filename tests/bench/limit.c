@@ -346,6 +346,8 @@ int main(int argc, char **argv)
     if (!strcmp(argv[1], "rows") && all.bytes >= 64 && all.bytes % 64 == 0) {
         run = rows_run;
         all.mb = argc > 4 ? atoi(argv[4]) : 1536;
+        if (all.mb < 1 || ((int64_t)all.mb << 20) / all.bytes < all.threads)
+            return usage();
     }
     if (!strcmp(argv[1], "mlp")) {
         run = mlp_run;
@@ -356,7 +358,7 @@ int main(int argc, char **argv)
         all.data = load(argv[4], &all.rows);
     }
     if (!run || all.threads < 1 || all.threads > THREADS_MAX || all.batch < 1 || all.cross < 0 ||
-        all.cross > 8 || all.mb < 0)
+        all.cross > 8)
         return usage();
     openblas_set_num_threads(1);
     pthread_barrier_init(&start, NULL, (unsigned)all.threads);
