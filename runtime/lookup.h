@@ -32,7 +32,7 @@ typedef struct lookup {
     uint32_t grad_width; /* reals a unique */
     const uint32_t *at;  /* [entries]: the unique of each entry */
     void **row;          /* [unique] */
-    void **home; /* [unique]: the table's own, which row[u] may be a copy of (show.c) */
+    void **home;         /* [unique]: the table's own, which row[u] may be a copy of (show.c) */
     /* Only on a training tape: the occurrences of unique u, in the order of the samples, are
      * occurrence[start[u]] .. occurrence[start[u + 1]). */
     const uint32_t *start;
