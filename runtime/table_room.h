@@ -1,6 +1,6 @@
 /* table_room.h - the inside of a table, shared by table.c (making, rows), cache.c (index, slots,
  * eviction), pull.c (the rows of a batch), ahead.c (reading rows ahead), idle.c (the steps that rows
- * idled), push.c (updates), show.c (rows as lookups have
+ * idled), push.c (updates), half.c (columns in half precision), show.c (rows as lookups have
  * them), cut.c (the rows of a commit), record.c (rows as bytes) and admission.c.
  *
  * A table is SHARDS independent hash tables, chosen by the top bits of a key's hash: a shard
@@ -14,7 +14,7 @@
  *
  * Where a column is in half precision (half.h), the table's rows are *kept* ones: the same header, then
  * the columns one after another, in 2 or 4 bytes a number; an absent one is not filled in. An *open* row
- * is the above, with floats, and all that is computed is computed on open ones (show.c). In all other
+ * is the above, with floats, and all that is computed is computed on open ones (half.c). In all other
  * tables kept rows are open.
  *
  * A row is clean while step <= durable, the step of the last commit; only clean rows are evicted.
@@ -273,7 +273,7 @@ void row_fresh(const mr_table *t, uint64_t key, row *r);
 void row_unseen_column(const mr_table *t, row *r, uint32_t c);
 void row_fresh_column(const mr_table *t, row *r, uint32_t c);
 
-/* ---- show.c ---- */
+/* ---- half.c ---- */
 
 /* Bytes of a column in a record and in a kept row; in_half is a column's `half`. */
 size_t column_bytes(uint32_t dim, uint32_t state, uint32_t in_half);
@@ -289,6 +289,9 @@ void row_open(const mr_table *t, const row *kept, row *open);
 void row_close(const mr_table *t, const row *open, row *kept, uint32_t columns);
 /* row_fresh, of a kept row. */
 void kept_fresh(const mr_table *t, uint64_t key, row *r);
+
+/* ---- show.c ---- */
+
 /* Shows a lookup open rows, as they are after the last step; the table's own stay as they are. */
 int rows_show(const mr_table *t, lookup *l, arena *a);
 

@@ -1,6 +1,7 @@
 -- Gradient clipping, against float64 by definition. With sgd at a rate of 1 a step is the clipped gradient.
 local mr = require "moonrock"
 local batches = require "tests.support.batches"
+local refused = require "tests.support.refused"
 local shell = require "tests.support.shell"
 
 local SAMPLES = { { { 7 }, { 3 }, { 9 } }, {}, { { 3 }, { 3 }, { 5 } }, { { 7 } } } -- of batches.sets()
@@ -156,11 +157,6 @@ describe("clipping", function()
   end)
 
   it("refuses bounds that are none, and gradients that are not finite", function()
-    local function refused(work, why)
-      local ok, problem = pcall(work)
-      assert.is_false(ok)
-      assert.truthy(problem:find(why, 1, true), problem)
-    end
     refused(function() definition() { clip_norm = 0 } end, "model linear: clip_norm is 0, expected a number above 0")
     refused(function() definition { table = "a" } {} end, 'table "t": clip_each is a, expected a number above 0')
     local model = mr.model("huge", function(m)

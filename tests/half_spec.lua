@@ -3,6 +3,7 @@
 local mr = require "moonrock"
 local batches = require "tests.support.batches"
 local random = require "tests.support.random"
+local refused = require "tests.support.refused"
 local shell = require "tests.support.shell"
 
 local KEYS = 60
@@ -325,11 +326,6 @@ describe("columns in half precision", function()
   end)
 
   it("refuse what they cannot be", function()
-    local function refused(work, why)
-      local ok, problem = pcall(work)
-      assert.is_false(ok)
-      assert.truthy(problem:find(why, 1, true), problem)
-    end
     refused(function() make(rule.sgd {}, { v = "fp8" }) {} end,
       'table "t": column "v" has precision "fp8", expected "bf16" or "float32"')
     refused(function() make(rule.sgd {}, { dim = 4097 }) {} end,

@@ -4,6 +4,7 @@ local ffi = require "ffi"
 local mr = require "moonrock"
 local C = require "moonrock.ffi"
 local batches = require "tests.support.batches"
+local refused = require "tests.support.refused"
 local shell = require "tests.support.shell"
 local random = require "tests.support.random"
 
@@ -268,11 +269,6 @@ describe("l2 and decay over whole tables", function()
   end)
 
   it("refuses what it cannot do", function()
-    local function refused(work, why)
-      local ok, problem = pcall(work)
-      assert.is_false(ok)
-      assert.truthy(problem:find(why, 1, true), problem)
-    end
     refused(function() mr.optim.adam { l2_scope = "rows" } end,
       'optimizer adam: l2_scope is "rows", expected one of table, touched')
     refused(function() mr.optim.ftrl { l2_scope = "table" } end, 'no setting "l2_scope"')

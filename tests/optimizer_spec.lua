@@ -4,6 +4,7 @@ local vmdef = require "jit.vmdef"
 local mr = require "moonrock"
 local batches = require "tests.support.batches"
 local random = require "tests.support.random"
+local refused = require "tests.support.refused"
 local shell = require "tests.support.shell"
 
 local sgd = mr.optimizer {
@@ -206,11 +207,6 @@ end)
   end)
 
   it("says what is missing", function()
-    local function refused(work, why)
-      local ok, problem = pcall(work)
-      assert.is_false(ok)
-      assert.truthy(problem:find(why, 1, true), problem)
-    end
     refused(function() mr.optimizer { name = "adam" } end,
       "mr.optimizer: name is adam, expected a text that no other optimizer is called")
     refused(function() mr.optimizer { name = "x", lr = 1 } end,

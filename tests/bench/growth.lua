@@ -52,7 +52,7 @@ end
 
 -- Rows a second of each pass, and distinct keys of a batch.
 local function passes(model, rank)
-  local batches, rates, updated = {}, {}, 0
+  local batches, rates, distinct = {}, {}, 0
   for i = 1, opt.batches do batches[i] = batch_of(rank) end
   for pass = 0, opt.times do
     local began = C.mr_clock()
@@ -65,11 +65,11 @@ local function passes(model, rank)
       local key = tonumber(keys[e] % 0x1fffffffffffffULL)
       if not seen[key] then
         seen[key] = true
-        updated = updated + 1
+        distinct = distinct + 1
       end
     end
   end
-  return { rates = rates, unique = updated / opt.batches }
+  return { rates = rates, unique = distinct / opt.batches }
 end
 
 local function run_child(n)
