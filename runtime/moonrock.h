@@ -113,13 +113,15 @@ typedef struct mr_batch {
     const uint8_t *bad; /* [n], 1: a line that could not be read, kept as an empty sample
                                 with a NaN for label; or NULL: there are none */
     const int64_t *record; /* [n] number of each sample's record in its epoch, or NULL */
+    int32_t shared;        /* the arrays are those that the reader keeps in memory, not a copy */
 } mr_batch;
 
 /* The key of each sample in a field, from 0: of its first entry there, 0 where it has none. */
 int mr_batch_keys(const mr_batch *batch, int field, uint64_t *keys);
 
 /* Drops negatives (labels below 0.5) of a reader's batch, in place: each stays with the chance
- * `rate`, drawn from (seed, epoch, record). Returns how many samples are left; -1 without labels. */
+ * `rate`, drawn from (seed, epoch, record). Returns how many samples are left; -1 without labels,
+ * or if the batch is shared. */
 int mr_batch_draw(mr_batch *b, uint64_t seed, double epoch, double rate);
 
 /* Multiplies the weight of every sample by that of its class, into weight [n], which becomes the
@@ -221,6 +223,7 @@ typedef struct mr_reader_options {
     int32_t follow;      /* the last file grows */
     int32_t stream;      /* hand out a batch as soon as it is full: last_of_epoch stays 0 */
     int32_t memory;      /* 1: read once, keep all samples; 0: do not; -1: if it is small */
+    int32_t own;         /* 1: batches are copies of samples that are kept, and may be changed */
     int32_t part;        /* of a split: 0 all, 1 what is left, 2 what is held out */
     double split_from;   /* held out: records whose number's hash, from 0 to 1, is at least */
     double split;        /* split_from and below split */

@@ -20,8 +20,9 @@
 static slot *slot_wait(mr_reader *r)
 {
     pthread_mutex_lock(&r->lock);
-    while (!atomic_load(&r->stop) && r->made - r->taken >= RING)
-        pthread_cond_wait(&r->changed, &r->lock);
+    if (r->made - r->taken >= RING) /* woken for several at once */
+        while (!atomic_load(&r->stop) && r->made - r->taken > RING / 2)
+            pthread_cond_wait(&r->changed, &r->lock);
     int stop = atomic_load(&r->stop);
     pthread_mutex_unlock(&r->lock);
     return stop ? NULL : &r->ring[r->made % RING];
@@ -69,6 +70,7 @@ static void publish(mr_reader *r, slot *s, mr_position position, int last)
         .position = position,
         .bad = m->marked ? m->bad : NULL,
         .record = m->record,
+        .shared = m->view,
     };
     static atomic_uint_fast64_t number;
     s->batch.number = atomic_fetch_add(&number, 1) + 1;
@@ -276,7 +278,8 @@ int mr_reader_next(mr_reader *r)
     if (r->holding) {
         r->taken++;
         r->holding = 0;
-        pthread_cond_broadcast(&r->changed);
+        if (r->made - r->taken <= RING / 2)
+            pthread_cond_broadcast(&r->changed);
     }
     r->batch.n = 0;
     while (!mr_interrupted()) {

@@ -10,14 +10,16 @@
 
 void samples_free(samples *s)
 {
-    memory_free(s->keys);
-    memory_free(s->values);
-    memory_free(s->field);
     memory_free(s->offsets);
-    memory_free(s->label);
-    memory_free(s->weight);
-    memory_free(s->bad);
-    memory_free(s->record);
+    if (!s->view) {
+        memory_free(s->keys);
+        memory_free(s->values);
+        memory_free(s->field);
+        memory_free(s->label);
+        memory_free(s->weight);
+        memory_free(s->bad);
+        memory_free(s->record);
+    }
     memset(s, 0, sizeof *s);
 }
 
@@ -201,5 +203,32 @@ int samples_gather(samples *s, const samples *from, const uint32_t *order, size_
             s->bad[s->n + i] = from->marked ? from->bad[order ? order[i] : first + i] : 0;
     s->n += n;
     s->entries += entries;
+    return 0;
+}
+
+int samples_view(samples *s, const samples *from, size_t first, size_t n)
+{
+    size_t a = from->offsets[first], entries = from->offsets[first + n] - a;
+    uint32_t *offsets = s->offsets;
+    size_t room = s->offsets_room;
+    if (n > INT32_MAX || entries > INT32_MAX)
+        return fail("reader: a batch of more than 2^31 entries; use a smaller batch");
+    if (memory_reserve((void **)&offsets, &room, n + 1, sizeof *offsets))
+        return -1;
+    for (size_t i = 0; i <= n; i++)
+        offsets[i] = (uint32_t)(from->offsets[first + i] - a);
+    *s = *from;
+    s->view = 1;
+    s->n = n;
+    s->entries = entries;
+    s->keys += a;
+    s->values = s->valued ? s->values + a : NULL;
+    s->field = s->fielded ? s->field + a : NULL;
+    s->offsets = offsets;
+    s->offsets_room = room;
+    s->label += first;
+    s->weight = s->weighted ? s->weight + first : NULL;
+    s->bad = s->marked ? s->bad + first : NULL;
+    s->record += first;
     return 0;
 }

@@ -15,6 +15,7 @@ typedef struct samples {
     size_t n;       /* samples */
     size_t entries; /* offsets[n] */
     int valued, fielded, weighted, labelled, marked;
+    int view;          /* all arrays but the offsets are of other samples */
     uint64_t *keys;    /* [entries] */
     float *values;     /* [entries] if valued */
     uint16_t *field;   /* [entries] if fielded */
@@ -55,5 +56,9 @@ size_t samples_bytes(const samples *s);
 
 /* Appends the samples order[0..n) of `from`, or those from `first` on where order is NULL. */
 int samples_gather(samples *s, const samples *from, const uint32_t *order, size_t first, size_t n);
+
+/* Makes s the samples [first, first + n) of `from`, in place: they stay where they are, and must not be
+ * changed. s is always made by this, or never. */
+int samples_view(samples *s, const samples *from, size_t first, size_t n);
 
 #endif

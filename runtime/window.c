@@ -85,6 +85,9 @@ static int keep(windows *w)
             break;
     }
     w->in_memory = 1;
+    w->in_place = !w->shuffled && !o->own;
+    if (w->in_place)
+        w->span = INT64_MAX; /* a batch is of one window */
     w->kept_records = w->scan.record;
     return SCAN_END;
 }
@@ -338,6 +341,12 @@ int64_t windows_take(windows *w, size_t n, samples *out)
     n = MIN(n, window_left(v));
     if (!n)
         return 0;
+    if (w->in_place) {
+        if (samples_view(out, v->from, v->low + v->given, n))
+            return -1;
+        v->given += n;
+        return (int64_t)n;
+    }
     if (w->shuffled)
         shuffle(w, v, n);
     const uint32_t *order = w->shuffled ? v->order + v->given : NULL;

@@ -32,6 +32,7 @@ typedef struct windows {
     int shuffled;
     samples kept; /* in memory */
     int in_memory;
+    int in_place;         /* batches are views of it */
     int64_t kept_records; /* records of an epoch */
     /* the filling end */
     int64_t fill_epoch, fill_record, fill_index;
@@ -56,7 +57,8 @@ int windows_next_epoch(windows *w, int64_t wanted);
 /* Fills the next window by up to n records. */
 int windows_ahead(windows *w, int64_t n);
 
-/* Moves up to n samples of the current window to `out`; how many, or -1. */
+/* Moves up to n samples of the current window to `out`, which they replace where they are kept in place; how
+ * many, or -1. */
 int64_t windows_take(windows *w, size_t n, samples *out);
 
 /* Samples left in the current window. */

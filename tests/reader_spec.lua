@@ -101,6 +101,42 @@ describe("a reader", function()
     end
   end)
 
+  it("hands out what it keeps in memory in place, unless batches may be changed", function()
+    local lines = {}
+    for i = 1, 700 do
+      lines[i] = ("%d %d:%d:%g %d:%d:1\n"):format(i % 2, i % 3, i, i / 8, (i + 1) % 3, i + 1000)
+    end
+    lines[13] = "1 broken\n"
+    local options = { size = 64, epochs = 2, memory = true, bad_lines = "keep" }
+    local function all(more)
+      local it = mr.data { files = file("three.ffm", table.concat(lines)), format = "libffm", fields = 3 }
+        :batches(nil, copy(options, more))
+      local list, shared = {}, 0
+      for batch in it do
+        local c = batch.c
+        shared = shared + c.shared
+        for s = 0, c.n - 1 do
+          list[#list + 1] = ("%g %d %d"):format(c.label[s], tonumber(c.record[s]), c.bad[s])
+          for e = c.offsets[s], c.offsets[s + 1] - 1 do
+            list[#list + 1] = ("%d %g %d"):format(tonumber(c.keys[e]), c.values[e], c.field[e])
+          end
+        end
+        if c.shared == 1 then
+          assert.truthy(problem(function()
+            require "moonrock.error".check(C.mr_batch_draw(ffi.cast("mr_batch *", c), 1, 1, 0.5))
+          end):find("own = 1", 1, true))
+        end
+      end
+      it:close()
+      return list, shared
+    end
+    local place, shared = all()
+    assert.equal(22, shared)
+    local copies, none = all { own = true }
+    assert.equal(0, none)
+    assert.same(copies, place)
+  end)
+
   it("orders by seed, epoch and window alone: not by batch size or memory", function()
     local expected = read(path, { size = 1, epochs = 2, shuffle = 300, seed = 3, memory = false })
     for _, size in ipairs { 7, 300, 999, 4096 } do

@@ -177,7 +177,7 @@ function Data:describe()
 end
 
 local OPTIONS = { size = true, epochs = true, shuffle = true, window = true, seed = true, from = true,
-  split = true, bad_lines = true, follow = true, max_wait = true, memory = true, labels = true,
+  split = true, bad_lines = true, follow = true, max_wait = true, memory = true, own = true, labels = true,
   skip = true, limit = true, bytes = true, stream = true, task = true }
 
 local function window_of(o)
@@ -193,7 +193,8 @@ end
 ---@param options table|nil size (256), epochs (1), shuffle (true, a number of samples, "full" or
 --- false), window, seed, from = { epoch = , sample = }, split = { fraction =, part = "train" |
 --- "valid" } or { fold =, folds =, part = }, bad_lines = "error" | "skip" | "keep", follow, max_wait,
---- memory, labels (false: not read), skip, limit
+--- memory, own (true: batches may be changed, as by C.mr_batch_draw; else they may be the data in
+--- memory itself), labels (false: not read), skip, limit
 ---@param format table { format =, fields =, schema =, task = }
 ---@return Batches
 function reader.open(files, options, format)
@@ -217,6 +218,7 @@ function reader.open(files, options, format)
   c.follow = o.follow and 1 or 0
   c.stream = (o.stream or o.follow or o.max_wait) and 1 or 0
   c.memory = o.memory == nil and -1 or o.memory and 1 or 0
+  c.own = o.own and 1 or 0
   reader.write_split(o.split, c)
   c.epochs = o.epochs or 1
   c.window = window_of(o)

@@ -333,7 +333,8 @@ function trainer.fit(model, options)
 
   if not run.finished and run.done < o.epochs then
     local batches = model:batches(o.train, { size = o.size, epochs = o.epochs, shuffle = o.shuffle,
-      window = o.window, bad_lines = o.bad_lines, memory = o.memory, split = split_of(o, "train") })
+      window = o.window, bad_lines = o.bad_lines, memory = o.memory, split = split_of(o, "train"),
+      own = o.negative_rate ~= nil })
     local prepare = preparation(model, o)
     -- since the last step: batches, samples, the sum of their losses, batches that were dropped
     local count, rows, loss_sum, skipped = 0, 0, 0, 0
