@@ -15,7 +15,7 @@
 #include "table_room.h"
 #include "tape.h"
 
-enum { PIECE = 8192, AHEAD = 24, NEAR = 10, PLANS_AHEAD = 2 };
+enum { PIECE = 4096, AHEAD = 24, NEAR = 10, PLANS_AHEAD = 2 };
 
 /* Where the entries of each shard begin within a piece. */
 typedef struct piece_shards {
