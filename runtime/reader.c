@@ -20,8 +20,8 @@
 static slot *slot_wait(mr_reader *r)
 {
     pthread_mutex_lock(&r->lock);
-    if (r->made - r->taken >= RING) /* woken for several at once */
-        while (!atomic_load(&r->stop) && r->made - r->taken > RING / 2)
+    if (r->made - r->taken >= RING)
+        while (!atomic_load(&r->stop) && r->made - r->taken > RING - BURST)
             pthread_cond_wait(&r->changed, &r->lock);
     int stop = atomic_load(&r->stop);
     pthread_mutex_unlock(&r->lock);
@@ -278,7 +278,7 @@ int mr_reader_next(mr_reader *r)
     if (r->holding) {
         r->taken++;
         r->holding = 0;
-        if (r->made - r->taken <= RING / 2)
+        if (r->made - r->taken <= RING - BURST)
             pthread_cond_broadcast(&r->changed);
     }
     r->batch.n = 0;

@@ -7,7 +7,9 @@
 
 #include "window.h"
 
-enum { RING = 4 };
+/* A full ring wakes its thread only when this many slots are free: the one that the consumer has, and at least
+ * three batches more, are there all the time. */
+enum { RING = 6, BURST = 2 };
 
 typedef struct slot {
     samples samples;
