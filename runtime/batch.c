@@ -20,9 +20,8 @@ int mr_batch_draw(mr_batch *b, uint64_t seed, double epoch, double rate)
         return fail("batch: negatives cannot be dropped, it has no %s",
                     b->label ? "numbers of its records" : "labels");
     if (b->shared)
-        return fail(
-            "batch: negatives cannot be dropped, its arrays are those of the data in memory; open "
-            "the reader with own = 1");
+        return fail("batch: negatives cannot be dropped from the data that is kept in memory: open "
+                    "the reader with `own`");
     uint64_t *keys = writable(b->keys);
     float *values = writable(b->values), *label = writable(b->label), *weight = writable(b->weight);
     uint16_t *field = writable(b->field);

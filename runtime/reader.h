@@ -7,8 +7,8 @@
 
 #include "window.h"
 
-/* A full ring wakes its thread only when this many slots are free: the one that the consumer has, and at least
- * three batches more, are there all the time. */
+/* A full ring wakes its thread when BURST slots are free. Beside the consumer's batch three are there then, which
+ * is enough for those that tables look up ahead. */
 enum { RING = 6, BURST = 2 };
 
 typedef struct slot {

@@ -124,7 +124,7 @@ describe("a reader", function()
         if c.shared == 1 then
           assert.truthy(problem(function()
             require "moonrock.error".check(C.mr_batch_draw(ffi.cast("mr_batch *", c), 1, 1, 0.5))
-          end):find("own = 1", 1, true))
+          end):find("with `own`", 1, true))
         end
       end
       it:close()

@@ -41,21 +41,21 @@ local function range(t, format)
   return (format .. "-" .. format):format(math.min(unpack(t)), math.max(unpack(t)))
 end
 
-local function arguments(r, file, part)
-  return (" --model %s --data '%s/train.%s' --rows %d --dim %d --batch %d --threads %d --repeat 2 --json")
+local function arguments(r, file, part, epochs)
+  return (" --model %s --data '%s/train.%s' --rows %d --dim %d --batch %d --threads %d --repeat %d --json")
     :format(r.model, opt.data, file, part < 1 and math.floor(opt.rows * part) or 0,
-      MODELS[r.model].dim or 16, r.batch, r.threads)
+      MODELS[r.model].dim or 16, r.batch, r.threads, epochs)
 end
 
 local function train(r)
   local file = r.from == "memory" and "bin" or r.from
   local stream = r.from ~= "memory" and " --stream --format " .. FORMAT[file] or ""
-  return must("./moonrock tests/bench/train.lua" .. arguments(r, file, MODELS[r.model].part) .. stream)
+  return must("./moonrock tests/bench/train.lua" .. arguments(r, file, MODELS[r.model].part, 2) .. stream)
 end
 
 local function peer(r)
   return must(("LD_LIBRARY_PATH=%s:$LD_LIBRARY_PATH %s tests/bench/peer.py"):format(OPENMP_BLAS,
-    os.getenv "PYTHON" or "/usr/bin/python3") .. arguments(r, "bin", MODELS[r.model].part))
+    os.getenv "PYTHON" or "/usr/bin/python3") .. arguments(r, "bin", MODELS[r.model].part, 2))
 end
 
 -- The most that this machine can do of a model's work, or of its largest part, in samples a second.
@@ -66,7 +66,7 @@ end
 
 -- After the whole epoch: AUC of the test rows.
 local function quality(r)
-  return must(("./moonrock tests/bench/train.lua%s --test '%s/test.bin'"):format(arguments(r, "bin", 1),
+  return must(("./moonrock tests/bench/train.lua%s --test '%s/test.bin'"):format(arguments(r, "bin", 1, 1),
     opt.data)).auc
 end
 
