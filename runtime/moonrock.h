@@ -389,8 +389,8 @@ mr_optim *mr_table_optim(mr_table *t, int c);
  * room for them until what changed is committed. */
 int mr_table_pull(mr_table *t, mr_tape *tape, const mr_batch *batch);
 
-/* The reader's next batches will be pulled in training: begins to read the rows that the cache lacks,
- * while others go on. drop forgets them, before the reader is closed. */
+/* The batch that the reader gave last, and the next ones, will be pulled in training: begins to read the
+ * rows that the cache lacks, while others go on. drop forgets them, before the reader is closed. */
 int mr_table_ahead(mr_table *t, mr_reader *r);
 void mr_table_ahead_drop(mr_table *t);
 

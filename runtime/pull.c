@@ -565,7 +565,7 @@ int mr_table_ahead(mr_table *t, mr_reader *r)
     if (t->resident)
         return 0;
     plans_sweep(t);
-    for (int i = 0; i < PLANS_AHEAD; i++) {
+    for (int i = 0; i <= PLANS_AHEAD; i++) {
         const mr_batch *batch = reader_coming(r, i);
         if (!batch)
             break;

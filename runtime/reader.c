@@ -311,7 +311,7 @@ int mr_reader_next(mr_reader *r)
 const mr_batch *reader_coming(mr_reader *r, int i)
 {
     pthread_mutex_lock(&r->lock);
-    uint64_t at = r->taken + (uint64_t)r->holding + (uint64_t)i;
+    uint64_t at = r->taken + (uint64_t)i;
     const mr_batch *batch = at < r->made ? &r->ring[at % RING].batch : NULL;
     pthread_mutex_unlock(&r->lock);
     return batch;

@@ -38,8 +38,8 @@ struct mr_reader {
     char first_bad[1024];
 };
 
-/* The i-th batch after the one the consumer has, from 0; NULL if it is not there yet. Its memory
- * stays until its turn is over. */
+/* The i-th batch from the one on that the consumer has; NULL if it is not there yet. Its memory stays
+ * until its turn is over. */
 const mr_batch *reader_coming(mr_reader *r, int i);
 
 #endif

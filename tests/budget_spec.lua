@@ -89,6 +89,34 @@ describe("the memory budget", function()
     end
   end)
 
+  -- A cache of fewer than three batches: what is read ahead must leave room for the batch at hand.
+  it("reads a row once for a batch", function()
+    if SANITIZED then return end
+    local data, script = write(dir .. "/all.bin", 20480), dir .. "/once.lua"
+    shell.write(script, [[
+      local mr = require "moonrock"
+      local data, store, memory = ...
+      local model = mr.find "fm" { store = store, memory = memory, threads = 2, commit_every = 2,
+        data = mr.data { format = "bin", fields = 39 } }
+      local entries = 0
+      for batch in model:batches(data, { size = 1024, shuffle = false,
+        epochs = tonumber(model.position.epoch) + 1 }) do
+        mr.bce(model(batch), batch.label):backward()
+        model:step()
+        entries = entries + 1024 * 39
+      end
+      model:commit()
+      local t = model:info().tables[1]
+      print(entries, t.missed, t.cached)
+      model:close()]])
+    must(script, data, dir .. "/once", "1GB")
+    local out = must(script, data, dir .. "/once", "113MB")
+    local entries, missed, cached = out:match "(%d+)%s+(%d+)%s+(%d+)"
+    print(("  %s rows wanted, %s read, %s cached"):format(entries, missed, cached))
+    assert.is_true(tonumber(cached) < 3 * 1024 * 39, cached .. " rows cached")
+    assert.equal(tonumber(entries), tonumber(missed))
+  end)
+
   it("is refused when it is less than the model needs", function()
     local data = write(dir .. "/few.bin", 100, 1000)
     local status, _, errors = shell.moonrock("train", "fm", "--data", data, "--format", "bin", "--store",

@@ -307,6 +307,8 @@ local model = mr.find "lr" { data = mr.data { files = data } }
 model() --!]], "model lr: expected a batch, got nil" },
   { "options of a model by position", [[
 mr.find "lr" { "store" } --!]], "model lr: options are named, got 1" },
+  { "memory that is no size", [[
+mr.find "lr" { memory = "much" } --!]], "model lr: memory: 'much' is no size such as 500MB or 2GB" },
   { "a model without a name", [[
 mr.model(function() end) --!]], "mr.model: expected a name and a function, got function and nil" },
   { "a store for a commit that is not there", [[

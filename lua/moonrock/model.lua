@@ -11,6 +11,7 @@ local optim = require "moonrock.optim"
 local Param = require "moonrock.param"
 local schedule = require "moonrock.schedule"
 local shrink = require "moonrock.shrink"
+local size = require "moonrock.size"
 local source = require "moonrock.source"
 local Store = require "moonrock.store"
 local Table = require "moonrock.table"
@@ -103,9 +104,10 @@ local function build(definition, m, opt)
 end
 
 --- Makes the model: opens its store, or keeps it in memory without one.
----@param options table|nil store, schema, seed, threads, read_only, follow, commit_seconds, commit_every,
---- lr, optim, schedule (of the learning rate; see moonrock.schedule), clip_norm, clip_each, clip_value (see
---- moonrock.clip), loss (in place of the definition's), and the model's own
+---@param options table|nil store, memory (that the process may use: bytes, or "500MB"), schema, seed,
+--- threads, read_only, follow, commit_seconds, commit_every, lr, optim, schedule (of the learning rate; see
+--- moonrock.schedule), clip_norm, clip_each, clip_value (see moonrock.clip), loss (in place of the
+--- definition's), and the model's own
 ---@return table model
 function Definition:__call(options)
   options = options or {}
@@ -117,7 +119,11 @@ function Definition:__call(options)
     if not OWN[name] then opt[name] = value end
   end
   err.check(C.mr_threads_set(options.threads or 0))
-  if options.memory then err.check(C.mr_memory_limit_set(options.memory)) end
+  if options.memory then
+    local bytes, problem = size(options.memory)
+    if not bytes then err.raise("model %s: memory: %s", self.name, problem) end
+    err.check(C.mr_memory_limit_set(bytes))
+  end
   local m = setmetatable({
     name = self.name, subject = "model " .. self.name, definition = self, opt = opt, schema = options.schema,
     data = options.data or options.schema,

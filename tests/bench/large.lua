@@ -2,10 +2,16 @@
 -- Zipf-distributed keys, and what a row that was not cached costs, beside what RocksDB alone takes
 -- for the same rows (plain.c). `make bench` runs it.
 --
--- A store is filled with a row for every key once; every run trains on a copy of it. Three quarters
--- of the run warm the cache up, the last one is timed. Cost of a missed row: processor seconds of all
--- threads until the last compaction is over, less those of the resident run of the same batches and
--- commits, by rows missed.
+-- A store is filled with a row for every key once; every run trains on a copy of it: resident, with a
+-- table 4 times the cache, and with one 16 times. A quarter of the samples warm the cache up. The
+-- others are trained in turns, one run after the other, so that all of them meet the machine in the
+-- same mood; who waits for its turn is stopped, with its read-ahead and its compactions.
+--
+-- First, for two quarters, as a user would train, which gives the speed. Then for what a missed row
+-- costs: processor seconds of all threads, less those of the resident run, by rows missed. A small
+-- cache commits more often, as rows that changed fill it; so in this part each run commits at the
+-- end of its turn and waits for compaction. RocksDB alone takes its turn too, on a copy of the
+-- database as it is then.
 local ffi = require "ffi"
 local json = require "dkjson"
 local mr = require "moonrock"
@@ -15,21 +21,26 @@ local common = require "tests.bench.common"
 ffi.cdef [[
 int clock_gettime(int clock, struct timespec *now);
 struct timespec { long seconds, nanoseconds; };
+int kill(int pid, int signal);
+int getpid(void);
+int prctl(int option, unsigned long value);
+enum { SIGKILL = 9, SIGCONT = 18, SIGSTOP = 19, PR_SET_PDEATHSIG = 1 };
 ]]
 
 local parser = require "argparse"("large.lua", "Training with tables larger than memory.")
 parser:option("--dir", "Directory to work in (a few GB)."):count(1)
 parser:option("--plain", "The compiled plain.c."):count(1)
 parser:option("--keys", "Rows of the table.", "2000000"):convert(tonumber)
-parser:option("--rows", "Samples of a run: three quarters warm up, one is timed.", "400000"):convert(tonumber)
+parser:option("--rows", "Samples of a run with Zipf keys: a quarter warms up.", "800000"):convert(tonumber)
 parser:option("--models", "Names, separated by spaces.", "fm wide_deep")
 parser:option("--threads", "Threads.", "2"):convert(tonumber)
-parser:option("--repeat", "Runs of each.", "3"):convert(tonumber):target "times"
 parser:option("--out", "File that the results are written to, as JSON.")
-parser:option("--child", "One run: MODEL STORE DATA MEMORY TRACE"):args(5)
+parser:option("--child", "One run: MODEL STORE KEYS MEMORY ROWS TRACE"):args(6)
 local opt = parser:parse()
 
-local BATCH, FIELDS, COMMIT_EVERY = 1024, 39, 20
+local BATCH, FIELDS = 1024, 39
+local COMMIT_EVERY = 20 -- batches, in the first part
+local LONG, SHORT = { zipf = 100, uniform = 20 }, { zipf = 5, uniform = 2 } -- batches of a turn in each part
 
 local now = ffi.new "struct timespec"
 local function cpu() -- of all threads
@@ -56,41 +67,79 @@ local function trace(file, t, batch)
   file:write(ffi.string(bytes, 8 * (#list + 1)))
 end
 
-local function run_child(name, dir, path, memory, traced)
+-- How many batches warm up, and how many turns each part has.
+local function parts(keys, rows)
+  local batches = math.floor(rows / BATCH)
+  local long, short = math.floor(batches / 2 / LONG[keys]), math.floor(batches / 4 / SHORT[keys])
+  return batches - long * LONG[keys] - short * SHORT[keys], long, short
+end
+
+local function train_on(model, batch)
+  mr.bce(model(batch), batch.label):backward()
+  model:step()
+end
+
+-- Trains, and says its figures since the process began when the cache is warm, after every turn of the first
+-- part, when the second one begins, and after every turn of that. With TRACE a copy of the store, and the keys
+-- missed in turn i of the second part, are kept as TRACE.i and TRACE.i.keys.
+local function run_child(name, dir, kind, memory, rows, traced)
+  ffi.C.prctl(ffi.C.PR_SET_PDEATHSIG, ffi.new("unsigned long", ffi.C.SIGKILL))
   local data = mr.data { format = "bin", fields = FIELDS }
   local model = mr.find(name) { store = dir, data = data, memory = tonumber(memory), dim = 16,
     threads = opt.threads, commit_every = COMMIT_EVERY }
   local t = model.tables[1]
-  local epoch = tonumber(model.position.epoch)
-  local file = traced ~= "-" and io.open(traced, "wb")
-  local batches = model:batches(path, { size = BATCH, epochs = epoch + 1, shuffle = false })
-  if file then batches.ahead = nil end
-  local rows, n, began, used, missed = 0, 0, nil, nil, nil
-  for batch in batches do
-    n = n + batch.n
-    if not began and n > opt.rows * 3 / 4 then
-      began, used, missed = C.mr_clock(), cpu(), C.mr_table_missed(t.c)
-      if file then -- the state that plain.c reads: with as many files in each level as the run met
-        os.execute("rm -rf " .. opt.dir .. "/state")
-        model:checkpoint(opt.dir .. "/state")
-      end
-    elseif began then
-      rows = rows + batch.n
-      if file then trace(file, t, batch) end
-    end
-    mr.bce(model(batch), batch.label):backward()
-    model:step()
+  local batches = model:batches(("%s/%s.bin"):format(opt.dir, kind), { size = BATCH, shuffle = false,
+    epochs = tonumber(model.position.epoch) + 1 })
+  traced = traced ~= "-" and traced
+  if traced then batches.ahead = nil end
+
+  if kind == "all" then -- fills the store
+    for batch in batches do train_on(model, batch) end
+    model:commit()
+    model:close()
+    return
   end
-  local seconds = C.mr_clock() - began
-  model:commit()
-  while C.mr_store_number(model.store.c, "compacting") > 0 do os.execute "sleep 0.05" end
-  local processor = cpu() - used
-  print(json.encode { rows = rows, rows_per_second = rows / seconds, cpu = processor,
-    missed = C.mr_table_missed(t.c) - missed, cached = C.mr_table_cached(t.c), table_rows = t:rows(),
-    resident = C.mr_table_resident(t.c), peak_rss_bytes = C.mr_memory_peak() })
+
+  local function report()
+    print(json.encode { pid = ffi.C.getpid(), cpu = cpu(), missed = C.mr_table_missed(t.c),
+      cached = C.mr_table_cached(t.c), rows = t:rows() })
+    io.stdout:flush()
+  end
+  local function settle()
+    model:commit()
+    while C.mr_store_number(model.store.c, "compacting") > 0 do os.execute "sleep 0.01" end
+  end
+  local function train(count, keys)
+    for _ = 1, count do
+      local batch = batches()
+      if keys then trace(keys, t, batch) end
+      train_on(model, batch)
+    end
+  end
+
+  local warm, long, short = parts(kind, rows)
+  train(warm)
+  report()
+  for _ = 1, long do
+    train(LONG[kind])
+    report()
+  end
+  model.manual_commits = true
+  settle()
+  report()
+  for i = 1, short do
+    local keys
+    if traced then
+      model:checkpoint(("%s.%d"):format(traced, i))
+      keys = io.open(("%s.%d.keys"):format(traced, i), "wb")
+    end
+    train(SHORT[kind], keys)
+    settle()
+    if keys then keys:close() end
+    report()
+  end
   batches:close()
   model:close()
-  if file then file:close() end
 end
 
 if opt.child then
@@ -116,15 +165,45 @@ end
 -- ---- all of them -----------------------------------------------------------------------------
 
 -- With uniform keys a cache is warm at once, and every sample costs thirty reads.
-local function rows_of(data) return data == "uniform" and math.floor(opt.rows / 8) or opt.rows end
+local function rows_of(keys) return keys == "uniform" and math.floor(opt.rows / 8) or opt.rows end
 
-local function child(model, data, memory, traced)
-  local copy = opt.dir .. "/copy"
+-- The command of a run on a copy of the model's store.
+local function command(model, copy, keys, memory, rows, traced)
+  return ("./moonrock tests/bench/large.lua --dir %s --plain - --threads %d --child %s %s %s %d %d %s"):format(
+    opt.dir, opt.threads, model, copy, keys, memory, rows, traced or "-")
+end
+
+local function copy_of(model, name)
+  local copy = opt.dir .. "/" .. name
   os.execute(("rm -rf %s && cp -a %s/%s %s && cat %s/db-1/*.sst >/dev/null"):format(copy, opt.dir, model,
     copy, copy))
-  return common.must(("./moonrock tests/bench/large.lua --dir %s --plain - --rows %d --threads %d "
-    .. "--child %s %s %s/%s.bin %d %s"):format(opt.dir, rows_of(data), opt.threads, model, copy, opt.dir,
-    data, memory, traced or "-"))
+  return copy
+end
+
+-- Lets a run go on until it says its figures, and stops it there; what they changed by, and the seconds.
+local function turn(run)
+  if run.pid then ffi.C.kill(run.pid, ffi.C.SIGCONT) end
+  local began = C.mr_clock()
+  local line = run.pipe:read "*l"
+  local seconds = C.mr_clock() - began
+  local now = line and json.decode(line)
+  if not now then -- not by an error: the others are stopped, and a pipe waits for them when it is collected
+    io.stderr:write "large.lua: a run ended early\n"
+    os.exit(1)
+  end
+  local last = run.last or now
+  run.pid, run.last = now.pid, now
+  ffi.C.kill(run.pid, ffi.C.SIGSTOP)
+  return { seconds = seconds, cpu = now.cpu - last.cpu, missed = now.missed - last.missed }
+end
+
+-- The same for RocksDB alone: microseconds a row.
+local function plain(run, i)
+  local state = ("%s.%d"):format(run.traced, i)
+  os.execute(("cat %s/db-1/*.sst >/dev/null"):format(state))
+  local figures = common.must(("%s %s/db-1 %s.keys 0 %d"):format(opt.plain, state, state, opt.threads))
+  os.execute(("rm -rf %s %s.keys"):format(state, state))
+  return figures.microseconds
 end
 
 local n, next_key = opt.keys, 0
@@ -139,50 +218,82 @@ write(opt.dir .. "/uniform.bin", rows_of "uniform", function() return math.floor
 -- Memory that holds so many rows in the cache, beside the rest of the process; measured by trial.
 local function memory_for(rows) return 95e6 + rows * 285 end
 
-print(("%d keys, %d threads, batch %d, medians of %d runs (range)\n"):format(n, opt.threads, BATCH,
-  opt.times))
-print(("%-10s %-8s %9s %10s %20s %8s %9s %9s %6s"):format("model", "keys", "table is", "rows/s", "range",
-  "missed", "us a miss", "plain us", "ratio"))
+-- Trains a model on one kind of keys with every size of the cache, in turns; a list with the figures of each.
+local function measure(model, keys)
+  local rows, runs = rows_of(keys), {}
+  for i, times in ipairs { 1, 4, 16 } do
+    local run = { model = model, keys = keys, times = times, long = {}, short = {} }
+    local memory, name = memory_for(times == 1 and 2 * n or n / times), ("%s-%d"):format(model, times)
+    if times > 1 then
+      run.traced = ("%s/state-%d"):format(opt.dir, times)
+      common.output(command(model, copy_of(model, name), keys, memory, rows, run.traced))
+    end
+    run.pipe = io.popen(command(model, copy_of(model, name), keys, memory, rows))
+    turn(run)
+    runs[i] = run
+  end
+  local _, long, short = parts(keys, rows)
+  for i = 1, long do
+    for _, run in ipairs(runs) do run.long[i] = turn(run) end
+  end
+  for _, run in ipairs(runs) do turn(run) end
+  for i = 1, short do
+    for _, run in ipairs(runs) do
+      run.short[i] = turn(run)
+      if run.traced then run.short[i].plain = plain(run, i) end
+    end
+  end
+  for _, run in ipairs(runs) do
+    ffi.C.kill(run.pid, ffi.C.SIGCONT)
+    run.pipe:close()
+    run.pipe = nil
+  end
+  return runs
+end
+
+-- A list of what `of` makes of each turn.
+local function each(turns, of)
+  local list = {}
+  for i, figures in ipairs(turns) do list[i] = of(figures, i) end
+  return list
+end
+
+local function sum(turns, name)
+  local total = 0
+  for _, figures in ipairs(turns) do total = total + figures[name] end
+  return total
+end
+
+print(("%d keys, %d threads, batch %d; medians of turns (range; of the ratio, quartiles)\n"):format(n,
+  opt.threads, BATCH))
+print(("%-10s %-8s %9s %9s %16s %7s %10s %9s %6s %10s"):format("model", "keys", "table is", "rows/s", "range",
+  "missed", "us a miss", "plain us", "ratio", "quartiles"))
 
 local results = {}
 for model in opt.models:gmatch "%S+" do
   os.execute(("rm -rf %s/%s"):format(opt.dir, model))
-  local rows = opt.rows
-  opt.rows = 2 * BATCH
-  common.must(("./moonrock tests/bench/large.lua --dir %s --plain - --rows 1024 --threads %d "
-    .. "--child %s %s/%s %s/all.bin %d -"):format(
-    opt.dir, opt.threads, model, opt.dir, model, opt.dir, memory_for(2 * n)))
-  opt.rows = rows
-  for _, data in ipairs { "zipf", "uniform" } do
-    local sets = { { times = 1, runs = {} }, { times = 4, runs = {} }, { times = 16, runs = {} } }
-    for _ = 1, opt.times do
-      for _, set in ipairs(sets) do
-        set.runs[#set.runs + 1] = child(model, data, memory_for(set.times == 1 and 2 * n or n / set.times))
-      end
-    end
-    for i, set in ipairs(sets) do
-      local rates = {}
-      for k, own in ipairs(set.runs) do rates[k] = own.rows_per_second end
-      local rate, low, high = common.median(rates)
-      local r = set.runs[1]
-      local line = ("%-10s %-8s %8.1fx %10.0f %20s %8.2f"):format(model, data, r.table_rows / r.cached, rate,
-        ("%.0f-%.0f"):format(low, high), r.missed / r.rows)
-      if i > 1 then
-        local keys = opt.dir .. "/keys"
-        child(model, data, memory_for(n / set.times), keys)
-        os.execute(("cat %s/state/db-1/*.sst >/dev/null"):format(opt.dir))
-        local plain = common.must(("%s %s/state/db-1 %s 0"):format(opt.plain, opt.dir, keys))
-        local cost = {}
-        for k, own in ipairs(set.runs) do cost[k] = (own.cpu - sets[1].runs[k].cpu) / own.missed * 1e6 end
-        local per_miss = common.median(cost)
-        line = line .. (" %9.2f %9.2f %6.2f"):format(per_miss, plain.microseconds,
-          per_miss / plain.microseconds)
-        set.per_miss, set.plain = per_miss, plain.microseconds
+  common.output(command(model, opt.dir .. "/" .. model, "all", memory_for(2 * n), math.ceil(n / FIELDS)))
+  for _, keys in ipairs { "zipf", "uniform" } do
+    local runs = measure(model, keys)
+    for _, run in ipairs(runs) do
+      local samples = LONG[keys] * BATCH
+      run.rate, run.low, run.high = common.median(each(run.long, function(own) return samples / own.seconds end))
+      local line = ("%-10s %-8s %8.1fx %9.0f %16s %7.2f"):format(model, keys, run.last.rows / run.last.cached,
+        run.rate, ("%.0f-%.0f"):format(run.low, run.high), sum(run.long, "missed") / #run.long / samples)
+      if run.traced then
+        local resident = runs[1].short
+        local costs = each(run.short, function(own, i) return (own.cpu - resident[i].cpu) / own.missed * 1e6 end)
+        local ratios = each(costs, function(cost, i) return cost / run.short[i].plain end)
+        run.microseconds = common.median(costs)
+        run.plain = common.median(each(run.short, function(own) return own.plain end))
+        run.ratio = common.median(ratios)
+        table.sort(ratios)
+        line = line .. (" %10.2f %9.2f %6.2f %10s"):format(run.microseconds, run.plain, run.ratio,
+          ("%.2f-%.2f"):format(ratios[math.ceil(#ratios / 4)], ratios[math.ceil(#ratios * 3 / 4)]))
       end
       print(line)
       io.stdout:flush()
-      set.model, set.data, set.rate = model, data, rate
-      results[#results + 1] = set
+      results[#results + 1] = run
     end
   end
 end

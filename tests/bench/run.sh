@@ -32,8 +32,7 @@ fi
 # Tables larger than memory, and what RocksDB alone takes for the same rows; LARGE=0 leaves them out.
 [ "${LARGE:-1}" = 0 ] && exit
 ${CC:-cc} -std=gnu11 -O2 -o "$dir/plain" $(pkg-config --cflags rocksdb 2>/dev/null) tests/bench/plain.c \
-    $(pkg-config --libs rocksdb 2>/dev/null || echo -lrocksdb)
+    $(pkg-config --libs rocksdb 2>/dev/null || echo -lrocksdb) -lpthread
 echo
-./moonrock tests/bench/large.lua --dir "$dir/large" --plain "$dir/plain" --repeat "${REPEAT:-3}" \
-    --threads "${THREADS:-2}" --keys "${KEYS:-2000000}" --models "${LARGE_MODELS:-fm wide_deep}" \
-    --out build/bench-large.json
+./moonrock tests/bench/large.lua --dir "$dir/large" --plain "$dir/plain" --threads "${THREADS:-2}" \
+    --keys "${KEYS:-2000000}" --models "${LARGE_MODELS:-fm wide_deep}" --out build/bench-large.json

@@ -1,6 +1,7 @@
 -- What the commands share: their options, the values these take, and names that are nearly right.
 local err = require "moonrock.error"
 local set = require("moonrock.search").set
+local size = require "moonrock.size"
 local trainer = require "moonrock.trainer"
 
 local options = {}
@@ -43,9 +44,6 @@ end
 
 -- ---- values --------------------------------------------------------------------------------
 
-local UNIT = { [""] = 1, B = 1, KB = 1e3, MB = 1e6, GB = 1e9, TB = 1e12, K = 1e3, M = 1e6, G = 1e9,
-  KIB = 2 ^ 10, MIB = 2 ^ 20, GIB = 2 ^ 30, TIB = 2 ^ 40 }
-
 local function count(text)
   local n = tonumber(text)
   if not n or n < 1 or n % 1 ~= 0 then return nil, ("'%s' is no whole number from 1"):format(text) end
@@ -66,15 +64,6 @@ local function positive(text)
     return nil, ("'%s' is no number above 0"):format(text)
   end
   return n
-end
-
-local function size(text)
-  local number, unit = text:upper():match("^([%d.]+)%s*(%a*)$")
-  number = tonumber(number)
-  if not number or not UNIT[unit] or number <= 0 then
-    return nil, ("'%s' is no size such as 500MB or 2GB"):format(text)
-  end
-  return number * UNIT[unit]
 end
 
 -- "3" -> 3, "true" -> true, "64,32" -> { 64, 32 }; anything else is text.
