@@ -79,9 +79,9 @@ local function train_on(model, batch)
   model:step()
 end
 
--- Trains, and says its figures since the process began when the cache is warm, after every turn of the first
--- part, when the second one begins, and after every turn of that. With TRACE a copy of the store, and the keys
--- missed in turn i of the second part, are kept as TRACE.i and TRACE.i.keys.
+-- Trains, and says its figures since the process began when the cache is warm, after every turn of the
+-- first part, when the second one begins, and after every turn of that. With TRACE a copy of the store, and
+-- the keys missed in turn i of the second part, are kept as TRACE.i and TRACE.i.keys.
 local function run_child(name, dir, kind, memory, rows, traced)
   ffi.C.prctl(ffi.C.PR_SET_PDEATHSIG, ffi.new("unsigned long", ffi.C.SIGKILL))
   local data = mr.data { format = "bin", fields = FIELDS }
@@ -169,8 +169,8 @@ local function rows_of(keys) return keys == "uniform" and math.floor(opt.rows / 
 
 -- The command of a run on a copy of the model's store.
 local function command(model, copy, keys, memory, rows, traced)
-  return ("./moonrock tests/bench/large.lua --dir %s --plain - --threads %d --child %s %s %s %d %d %s"):format(
-    opt.dir, opt.threads, model, copy, keys, memory, rows, traced or "-")
+  return ("./moonrock tests/bench/large.lua --dir %s --plain - --threads %d --child %s %s %s %d %d %s")
+    :format(opt.dir, opt.threads, model, copy, keys, memory, rows, traced or "-")
 end
 
 local function copy_of(model, name)
@@ -186,15 +186,15 @@ local function turn(run)
   local began = C.mr_clock()
   local line = run.pipe:read "*l"
   local seconds = C.mr_clock() - began
-  local now = line and json.decode(line)
-  if not now then -- not by an error: the others are stopped, and a pipe waits for them when it is collected
+  local figures = line and json.decode(line)
+  if not figures then -- no error: the others are stopped, and a pipe that is collected waits for them
     io.stderr:write "large.lua: a run ended early\n"
     os.exit(1)
   end
-  local last = run.last or now
-  run.pid, run.last = now.pid, now
+  local last = run.last or figures
+  run.pid, run.last = figures.pid, figures
   ffi.C.kill(run.pid, ffi.C.SIGSTOP)
-  return { seconds = seconds, cpu = now.cpu - last.cpu, missed = now.missed - last.missed }
+  return { seconds = seconds, cpu = figures.cpu - last.cpu, missed = figures.missed - last.missed }
 end
 
 -- The same for RocksDB alone: microseconds a row.
@@ -218,7 +218,7 @@ write(opt.dir .. "/uniform.bin", rows_of "uniform", function() return math.floor
 -- Memory that holds so many rows in the cache, beside the rest of the process; measured by trial.
 local function memory_for(rows) return 95e6 + rows * 285 end
 
--- Trains a model on one kind of keys with every size of the cache, in turns; a list with the figures of each.
+-- Trains a model on one kind of keys with every size of the cache, in turns; a list of their figures.
 local function measure(model, keys)
   local rows, runs = rows_of(keys), {}
   for i, times in ipairs { 1, 4, 16 } do
@@ -277,12 +277,15 @@ for model in opt.models:gmatch "%S+" do
     local runs = measure(model, keys)
     for _, run in ipairs(runs) do
       local samples = LONG[keys] * BATCH
-      run.rate, run.low, run.high = common.median(each(run.long, function(own) return samples / own.seconds end))
+      local rates = each(run.long, function(own) return samples / own.seconds end)
+      run.rate, run.low, run.high = common.median(rates)
       local line = ("%-10s %-8s %8.1fx %9.0f %16s %7.2f"):format(model, keys, run.last.rows / run.last.cached,
         run.rate, ("%.0f-%.0f"):format(run.low, run.high), sum(run.long, "missed") / #run.long / samples)
       if run.traced then
         local resident = runs[1].short
-        local costs = each(run.short, function(own, i) return (own.cpu - resident[i].cpu) / own.missed * 1e6 end)
+        local costs = each(run.short, function(own, i)
+          return (own.cpu - resident[i].cpu) / own.missed * 1e6
+        end)
         local ratios = each(costs, function(cost, i) return cost / run.short[i].plain end)
         run.microseconds = common.median(costs)
         run.plain = common.median(each(run.short, function(own) return own.plain end))
