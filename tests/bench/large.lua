@@ -31,7 +31,7 @@ local parser = require "argparse"("large.lua", "Training with tables larger than
 parser:option("--dir", "Directory to work in (a few GB)."):count(1)
 parser:option("--plain", "The compiled plain.c."):count(1)
 parser:option("--keys", "Rows of the table.", "2000000"):convert(tonumber)
-parser:option("--rows", "Samples of a run with Zipf keys: a quarter warms up.", "800000"):convert(tonumber)
+parser:option("--rows", "Samples of a run with Zipf keys, 400000 or more.", "800000"):convert(tonumber)
 parser:option("--models", "Names, separated by spaces.", "fm wide_deep")
 parser:option("--threads", "Threads.", "2"):convert(tonumber)
 parser:option("--out", "File that the results are written to, as JSON.")
