@@ -163,14 +163,26 @@ describe("a steady step", function()
   end)
 
   it("leaves under 64 KB of garbage in a thousand", function()
-    local step = steps()
-    for i = 1, 2300 do step(i) end -- traces are garbage of a kind too: until all are compiled
-    collectgarbage()
-    collectgarbage("stop")
-    local before = collectgarbage("count")
-    for i = 2301, 3300 do step(i) end
-    local grown = collectgarbage("count") - before
-    collectgarbage("restart")
+    local step, number = steps(), 0
+    local function garbage(count)
+      collectgarbage()
+      collectgarbage("stop")
+      local before = collectgarbage("count")
+      for _ = 1, count do
+        number = number + 1
+        step(number)
+      end
+      local grown = collectgarbage("count") - before
+      collectgarbage("restart")
+      return grown
+    end
+    -- Compiling leaves garbage too, 300 KB for some traces, and they come when they like: what each step
+    -- leaves is there in every thousand, what they leave in one.
+    garbage(2300)
+    local grown = garbage(1000)
+    for _ = 1, 3 do
+      if grown >= 64 then grown = garbage(1000) end
+    end
     assert.is_true(grown < 64, ("%.1f KB"):format(grown))
   end)
 
