@@ -91,7 +91,7 @@ describe("the memory budget", function()
 
   -- A cache of fewer than three batches: what is read ahead must leave room for the batch at hand.
   it("reads a row once for a batch", function()
-    if SANITIZED then return end
+    if SANITIZED then pending "sanitizers take memory of their own" end
     local data, script = write(dir .. "/all.bin", 20480), dir .. "/once.lua"
     shell.write(script, [[
       local mr = require "moonrock"
