@@ -72,7 +72,8 @@ local function run(title, command)
         skipped = skipped + 1
         io.write("  skipped: ", name, "\n")
       else
-        failure(title .. ": " .. name)
+        local before = #last > 0 and "  " .. table.concat(last, "\n  ") .. "\n" or ""
+        failure(title .. ": " .. name, before) -- C tests say what was wrong before the name
         detail = failures[#failures]
         io.write("  FAILED: ", name, "\n")
       end
