@@ -4,8 +4,8 @@ local json = require "dkjson"
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"
 local layout = require "moonrock.layout"
-local Model = require "moonrock.model"
 local source = require "moonrock.source"
+local Model = require "moonrock.model"
 local Store = require "moonrock.store"
 
 local export = {}
@@ -174,9 +174,9 @@ local function check_part(path, kept)
   if err.check(C.mr_export_get(path, "model")) == 0 then err.raise("%s: tells of no model", path) end
   local other = json.decode(ffi.string(C.mr_export_value(), C.mr_export_value_len()))
   local layouts = {}
-  for _, t in ipairs(kept.layout.tables) do layouts[t.name] = Model.encode(t.layouts) end
+  for _, t in ipairs(kept.layout.tables) do layouts[t.name] = Store.encode(t.layouts) end
   for _, t in ipairs(other.layout.tables) do
-    if layouts[t.name] and layouts[t.name] ~= Model.encode(t.layouts) then
+    if layouts[t.name] and layouts[t.name] ~= Store.encode(t.layouts) then
       err.raise("%s: its table %q has other columns than the store's; export it as tsv or npy, which "
         .. "go by the names of columns", path, t.name)
     end
@@ -196,7 +196,7 @@ local function add_rows(dir, path, format)
     local added = err.check(C.mr_import_rows(store.c, list, n, path, FORMATS[format], step))
     if state.step ~= step then -- rows are of a step from 1 on
       state.step = step
-      store:put("state", Model.encode(state))
+      store:put("state", Store.encode(state))
     end
     store:finish(step)
     return added

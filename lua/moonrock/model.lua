@@ -4,6 +4,7 @@ local ffi = require "ffi"
 local json = require "dkjson"
 local C = require "moonrock.ffi"
 local clip = require "moonrock.clip"
+local commit = require "moonrock.commit"
 local err = require "moonrock.error"
 local layout = require "moonrock.layout"
 local objective = require "moonrock.objective"
@@ -48,50 +49,6 @@ function Model.define(name, build, settings)
   end
   return setmetatable({ name = name, build = build, settings = settings or {},
     source = source.of(build) }, Definition)
-end
-
--- A number that dkjson's 14 digits would round.
-local Exact = { __tojson = function(self) return ("%.17g"):format(self.number) end }
-
-local function exact(value)
-  if type(value) == "number" then
-    local whole = tonumber(("%.14g"):format(value)) == value or value ~= value or math.abs(value) == math.huge
-    return whole and value or setmetatable({ number = value }, Exact)
-  elseif type(value) ~= "table" then
-    return value
-  end
-  local copy = setmetatable({}, getmetatable(value))
-  for key, inner in pairs(value) do copy[key] = exact(inner) end
-  return copy
-end
-
--- JSON whose keys are in order and whose numbers are read back to the bit: a run that is resumed
--- must not go on from rounded sums.
-local function encode(value)
-  local keys = {}
-  local function collect(t)
-    for key, inner in pairs(t) do
-      if type(key) == "string" and not keys[key] then
-        keys[key] = true
-        keys[#keys + 1] = key
-      end
-      if type(inner) == "table" then collect(inner) end
-    end
-  end
-  collect(value)
-  table.sort(keys)
-  return json.encode(exact(value), { keyorder = keys })
-end
-
-local function plain(options)
-  local kept = {}
-  for name, value in pairs(options) do
-    local kind = type(value)
-    if kind == "number" or kind == "string" or kind == "boolean" or kind == "table" then
-      kept[name] = value
-    end
-  end
-  return kept
 end
 
 local function build(definition, m, opt)
@@ -174,7 +131,7 @@ function Definition:__call(options)
       err.raise("model %s: %.0f MB of memory are less than it needs: at least %.0f MB (--memory)",
         self.name, limit / 1e6, math.ceil(floor / 1e6))
     end
-    if m.store then m:resume(options) end
+    if m.store then commit.resume(m, options) end
   end)
   if not ok then
     m:close()
@@ -239,73 +196,6 @@ function Model:param(name, shape, options)
     optim = options.optim or self.opt.dense_optim or self.default_optim, clip_each = options.clip_each })
   self.params[#self.params + 1] = p
   return p
-end
-
---- Reads the state of the last commit, or makes the first one.
-function Model:resume(options)
-  local kept = self.kept
-  if not kept then
-    if self.read_only then
-      err.raise("store %s: holds no model", self.directory)
-    end
-    for _, t in ipairs(self.tables) do self.store:load(t) end
-    if self.schema and self.schema.restore and not self.schema:fitted() then return end
-    self:commit()
-    return
-  end
-  if kept.name ~= self.name then
-    err.raise("store %s: it was made by model %q, not %q", self.directory, kept.name, self.name)
-  end
-  if kept.seed ~= self.seed then
-    err.raise("store %s: it was made with seed %d, not %d", self.directory, kept.seed, self.seed)
-  end
-  local schema_name = self.schema and self.schema.name
-  if schema_name and kept.schema and kept.schema.name ~= schema_name then
-    err.raise("store %s: it was made with schema %q, not %q", self.directory, kept.schema.name,
-      schema_name)
-  end
-  self.dropped = layout.adapt(self, kept.layout, options)
-  if self.schema and kept.schema and kept.schema.source ~= self.schema.source_text
-    and self.schema.source_text and kept.schema.source then
-    err.raise("store %s: its schema %q differs from the one given: features would get other keys. "
-      .. "Leave --schema out to use the store's, or use another --store", self.directory, schema_name)
-  end
-  if self.schema and kept.schema and kept.schema.statistics then
-    self.schema:restore(kept.schema.statistics)
-  end
-  if not self.read_only and kept.source and self.definition.source.text
-    and kept.source ~= self.definition.source.text then
-    self.edited = true
-    if options.on_notice then
-      options.on_notice(("model %s was edited since the last commit; its tables and params are the "
-        .. "same, so it goes on from step %d"):format(self.name, self:state().step))
-    end
-  end
-  self:load()
-end
-
-function Model:state()
-  return json.decode(self.store:get("state"))
-end
-
---- Reads rows, dense weights, counters and position from the store.
-function Model:load()
-  local state = self:state()
-  for _, t in ipairs(self.tables) do
-    C.mr_table_clear(t.c)
-    self.store:load(t, self.cold)
-    t:load_rates(self.store)
-  end
-  for _, p in ipairs(self.params) do
-    local bytes = not (self.dropped and self.dropped.params[p.name]) and self.store:get("param/" .. p.name)
-    if bytes then p:load(bytes) end
-  end
-  self.step_number = state.step
-  self.position.epoch, self.position.sample = state.epoch, state.sample
-  self.fit = state.fit or {}
-  self.watch_bytes = self.store:get("watch")
-  self:scale_lr(state.lr_factor or 1)
-  if self.limits and not self.read_only then shrink.enforce(self, self.limits) end
 end
 
 -- Every learning rate is the one it was made with times a factor.
@@ -469,95 +359,6 @@ function Model:step()
   return true
 end
 
--- Whether no commit is being written. One that failed may have had the description to write.
-local function settled(self)
-  local described = self.described
-  self.described = nil
-  local done = self.store:poll()
-  self.described = described
-  return done
-end
-
---- Whether the next commit is due: by batches or by time, or because many rows changed. Not while
---- one is being written.
-function Model:commit_due()
-  local store = self.store
-  if not store or not settled(self) then return false end
-  for i = 1, #self.tables do
-    if C.mr_table_pressed(self.tables[i].c) == 1 then return true end
-  end
-  if self.commit_every then return self.batches_since >= self.commit_every end
-  return C.mr_clock() - self.committed_at >= self.commit_seconds
-end
-
-local function describe(m)
-  local schema = m.schema
-  return encode {
-    name = m.name, seed = m.seed, layout = layout.of(m), options = plain(m.opt),
-    loss = m.loss_name, module = m.definition.source.module, source = m.definition.source.text,
-    modules = m.definition.stored_modules or source.modules(),
-    schema = schema and { name = schema.name, module = schema.module, source = schema.source_text,
-      statistics = schema.statistics and schema:statistics() or nil } or nil,
-    data = m.data and m.data ~= schema and m.data.describe and m.data:describe() or nil,
-  }
-end
-
--- Puts everything into a commit: rows, params, counters, position, fitted statistics.
-local function prepare_commit(self)
-  local store = self.store
-  if not store then err.raise("model %s: it has no store to commit to", self.name) end
-  if self.broken then err.raise("model %s: it stopped: %s", self.name, self.broken) end
-  local description, described = describe(self), self.described
-  self.described = nil -- should the commit before have failed
-  if self.clock then C.mr_commit_time(store.c, self.clock()) end
-  store:begin()
-  self.described = described
-  local ok, problem = pcall(function()
-    if self.dropped then
-      for _, t in ipairs(self.dropped.tables) do
-        store:drop_table(t.name, t.id)
-        for _, c in ipairs(t.layouts[#t.layouts]) do store:remove(("rates/%s/%s"):format(t.name, c.name)) end
-        self.dropped_ids = self.dropped_ids or {}
-        self.dropped_ids[#self.dropped_ids + 1] = t.id
-      end
-      for name in pairs(self.dropped.params) do store:remove("param/" .. name) end
-      description = describe(self)
-    end
-    for _, t in ipairs(self.tables) do
-      store:put_table(t)
-      t:save_rates(store)
-    end
-    for _, p in ipairs(self.params) do
-      store:put("param/" .. p.name, C.mr_param_bytes(p.c), tonumber(C.mr_param_len(p.c)))
-    end
-    if description ~= self.described then store:put("model", description) end
-    store:put("state", encode { step = self.step_number, epoch = tonumber(self.position.epoch),
-      sample = tonumber(self.position.sample), fit = self.fit, lr_factor = self.lr_factor })
-    if self.watch then store:put("watch", self.watch:save()) end
-  end)
-  if not ok then
-    store:abort()
-    error(problem, 0)
-  end
-  self.dropped = nil
-  return description
-end
-
-local function commit(self, finish)
-  local description = prepare_commit(self)
-  finish(self.store, self.step_number)
-  self.described = description
-  self.committed_at = C.mr_clock()
-  self.batches_since = 0
-end
-
---- Writes everything as one atomic commit, which is durable when this returns.
-function Model:commit() commit(self, self.store and self.store.finish) end
-
---- The same while training goes on: what there is now is what is committed. A failure is raised by
---- the next step or commit.
-function Model:commit_behind() commit(self, self.store and self.store.finish_behind) end
-
 -- From here on a signal ends the loop after the batch at hand: with a commit, and an error that the
 -- program turns into its exit status.
 local function own_iterator(self, it)
@@ -593,7 +394,7 @@ function Model:batches(part, options)
   if self.schema and not self.schema:fitted() then
     self.schema:fit { files = part, split = o.split }
   end
-  if self.store and self.described ~= describe(self) then self:commit() end
+  commit.write_description(self)
   return own_iterator(self, self.data:batches(part, o))
 end
 
@@ -603,46 +404,14 @@ function Model:stream(from, options)
   for name, value in pairs(options or {}) do o[name] = value end
   o.epochs, o.stream = 1, true
   o.from = { epoch = 0, sample = tonumber(self.position.sample) }
-  if self.store and self.described ~= describe(self) then self:commit() end
+  commit.write_description(self)
   return own_iterator(self, self.data:batches(from, o))
 end
 
---- Restores the state that `store:checkpoint(name)` kept.
-function Model:restore(name)
-  self.store:restore(name)
-  self:load()
-end
-
+-- What goes to the store and comes from it.
+Model.commit, Model.commit_behind, Model.commit_due = commit.write, commit.write_behind, commit.due
+Model.restore, Model.checkpoint, Model.refresh = commit.restore, commit.copy, commit.follow
 Model.shrink = shrink.run
-
---- A copy of the store, by hard links where it can: a store of its own, in a directory that is not
---- there yet. What was not committed is committed first.
----@param dir string
-function Model:checkpoint(dir)
-  if not self.store then err.raise("model %s: it has no store to copy", self.name) end
-  if self.batches_since > 0 and not self.read_only then self:commit() end
-  self.store:copy(dir)
-end
-
---- Goes on to the last commit of the process that trains, in a model opened with `follow = true`.
----@return boolean newer whether there was one
-function Model:refresh()
-  if not self.store then err.raise("model %s: it has no store to follow", self.name) end
-  if not self.store:follow() and not self.stale then return false end
-  self.stale = true -- until all is loaded
-  self.eval_tape:reset()
-  local directory = self.directory
-  local function changed()
-    err.raise("store %s: the description of its model changed; reopen it", directory)
-  end
-  if self.store:get("model") ~= self.kept_text then
-    self.forward = changed
-    changed()
-  end
-  self:load()
-  self.stale = nil
-  return true
-end
 
 -- Where the memory goes: bytes held by and promised to each part; the rest of what is resident is the
 -- program, batches and dense weights.
@@ -677,7 +446,7 @@ function Model:info()
   end
   local info = {
     model = self.name, seed = self.seed, step = self.step_number, table_rows = rows, tables = tables,
-    params = params, options = plain(self.opt), schema = self.schema and self.schema.name or nil,
+    params = params, options = commit.options(self), schema = self.schema and self.schema.name or nil,
     position = { epoch = tonumber(self.position.epoch), samples = tonumber(self.position.sample) },
   }
   info.memory = memory()
@@ -700,7 +469,5 @@ function Model:close()
   if self.store then self.store:close() end
   self.store = nil
 end
-
-Model.encode = encode
 
 return Model

@@ -1,5 +1,6 @@
 --- The store of a model: named records, rows, commits (runtime/store.c and what store.h lists).
 local ffi = require "ffi"
+local json = require "dkjson"
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"
 
@@ -27,6 +28,41 @@ end
 function Store:get(name)
   if err.check(C.mr_store_get(self.c, name)) == 0 then return nil end
   return ffi.string(C.mr_store_value(self.c), C.mr_store_value_len(self.c))
+end
+
+-- A number that dkjson's 14 digits would round.
+local Exact = { __tojson = function(self) return ("%.17g"):format(self.number) end }
+
+local function exact(value)
+  if type(value) == "number" then
+    local whole = tonumber(("%.14g"):format(value)) == value or value ~= value or math.abs(value) == math.huge
+    return whole and value or setmetatable({ number = value }, Exact)
+  elseif type(value) ~= "table" then
+    return value
+  end
+  local copy = setmetatable({}, getmetatable(value))
+  for key, inner in pairs(value) do copy[key] = exact(inner) end
+  return copy
+end
+
+--- A record's text: JSON whose keys are in order and whose numbers are read back to the bit. A run that
+--- is resumed must not go on from rounded sums.
+---@param value table
+---@return string
+function Store.encode(value)
+  local keys = {}
+  local function collect(t)
+    for key, inner in pairs(t) do
+      if type(key) == "string" and not keys[key] then
+        keys[key] = true
+        keys[#keys + 1] = key
+      end
+      if type(inner) == "table" then collect(inner) end
+    end
+  end
+  collect(value)
+  table.sort(keys)
+  return json.encode(exact(value), { keyorder = keys })
 end
 
 --- Makes the store a table's, and reads its rows into the cache if they fit.
