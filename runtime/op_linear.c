@@ -4,15 +4,16 @@
  *     z = x W + b,  y = act(z);  dz = dy act'(z), from y;
  *     dx = dz W^T,  dW = x^T dz,  db = column sums of dz
  *
- * Work is cut by rows of the result, ROWS or less at a time, whatever the number of threads: dW
- * by its own rows, each a sum over all samples, so that no partial sums are added. The gradient
- * of z overwrites that of y. A result of one column is a dot product a row; a matrix product
- * that narrow would spend its time packing. */
+ * Work is cut by rows of the result, whatever the number of threads: dW by its own rows, each a sum over
+ * all samples, so that no partial sums are added. Large pieces pack less, small ones at the end let the
+ * threads end together; so 512 samples are cut into 256, 128, 64 and 64. The gradient of z overwrites that
+ * of y. A result of one column is a dot product a row; a matrix product that narrow would spend its time
+ * packing. */
 #include "kernel.h"
 #include "kernel_math.h"
 #include "op_pool.h"
 
-enum { ROWS = 128, COLUMNS = 64 };
+enum { ROWS = 128, BLOCK = 512, CUTS = 4, COLUMNS = 64 };
 
 typedef struct linear {
     const real *x, *w, *b;
@@ -24,6 +25,22 @@ typedef struct linear {
     size_t dw_pieces, dx_pieces;
     int act;
 } linear;
+
+/* Where the i-th piece of n samples begins; n if there is none. */
+static size_t cut(size_t n, size_t i)
+{
+    static const uint16_t within[CUTS] = {0, BLOCK / 2, 3 * BLOCK / 4, 7 * BLOCK / 8};
+    size_t at = n < 2 * BLOCK ? i * ROWS : i / CUTS * BLOCK + within[i % CUTS];
+    return MIN(at, n);
+}
+
+static size_t cuts(size_t n)
+{
+    size_t count = n < 2 * BLOCK ? n / ROWS : n / BLOCK * CUTS;
+    while (cut(n, count) < n)
+        count++;
+    return count;
+}
 
 static linear linear_of(mr_tape *t, const node *n)
 {
@@ -70,7 +87,7 @@ static __attribute__((noinline)) real dot(const real *a, const real *b, size_t n
 static void forward_rows(void *context, size_t piece)
 {
     const linear *p = context;
-    size_t begin = piece * ROWS, rows = MIN((size_t)ROWS, p->n - begin);
+    size_t begin = cut(p->n, piece), rows = cut(p->n, piece + 1) - begin;
     const real *x = p->x + begin * p->in;
     real *y = p->y + begin * p->out;
     if (p->out == 1) {
@@ -110,14 +127,14 @@ int KERNEL(linear_forward)(mr_tape *t, node *n)
     if (node_shape(n, rank, dim) || node_data(t, n))
         return -1;
     linear p = linear_of(t, n);
-    parallel(pieces(p.n, ROWS), forward_rows, &p);
+    parallel(cuts(p.n), forward_rows, &p);
     return 0;
 }
 
 static void activate_back(void *context, size_t piece)
 {
     const linear *p = context;
-    size_t begin = piece * ROWS, rows = MIN((size_t)ROWS, p->n - begin), count = rows * p->out;
+    size_t begin = cut(p->n, piece), rows = cut(p->n, piece + 1) - begin, count = rows * p->out;
     const real *y = p->y + begin * p->out;
     real *g = p->dz + begin * p->out;
     switch (p->act) {
@@ -159,7 +176,7 @@ static void weights_back(const linear *p, size_t piece)
 
 static void input_back(const linear *p, size_t piece)
 {
-    size_t begin = piece * ROWS, rows = MIN((size_t)ROWS, p->n - begin);
+    size_t begin = cut(p->n, piece), rows = cut(p->n, piece + 1) - begin;
     const real *dz = p->dz + begin * p->out;
     real *dx = p->dx + begin * p->in;
     if (p->out == 1) {
@@ -202,7 +219,7 @@ int KERNEL(linear_backward)(mr_tape *t, node *n)
 {
     linear p = linear_of(t, n);
     if (p.act != LINEAR_NONE)
-        parallel(pieces(p.n, ROWS), activate_back, &p);
+        parallel(cuts(p.n), activate_back, &p);
     sink dx, dw, db = {NULL, 0};
     if (node_sink(t, node_in(t, n, 0), &dx) || node_sink(t, node_in(t, n, 1), &dw))
         return -1;
@@ -215,7 +232,7 @@ int KERNEL(linear_backward)(mr_tape *t, node *n)
     p.add_dw = dw.add;
     p.add_db = db.add;
     p.dw_pieces = p.dw ? pieces(p.in, ROWS) : 0;
-    p.dx_pieces = p.dx ? pieces(p.n, ROWS) : 0;
+    p.dx_pieces = p.dx ? cuts(p.n) : 0;
     size_t db_pieces = p.db ? pieces(p.out, COLUMNS) : 0;
     parallel(p.dw_pieces + p.dx_pieces + db_pieces, backward_piece, &p);
     return 0;
