@@ -1,5 +1,5 @@
-/* thread.c - the pool that calls fork over and join; made once. Its workers spin for a while
- * between calls, then sleep.
+/* thread.c - the pool that calls fork over and join; made once. Whoever waits spins, then lets others that
+ * want the processor have it (the reader's thread), then sleeps; to be woken takes long.
  *
  * The pieces of a call are dealt out in shares of neighbours, one a thread. Thread i begins with share i
  * in every call, so that what a piece leaves in a core's cache is mostly there for the next call's piece
@@ -15,7 +15,7 @@
 #include "base.h"
 #include "blas.h"
 
-enum { THREADS_MAX = 256, SPINS = 500 };
+enum { THREADS_MAX = 256, SPINS = 500, YIELDS = 100 };
 
 typedef struct share {
     _Alignas(64) atomic_uint_fast64_t ticket;
@@ -52,6 +52,11 @@ static inline void relax(void)
 #endif
 }
 
+/* Waits for a moment until something is so. */
+#define LINGER(until)                                                                              \
+    for (int i = 0; i < SPINS + YIELDS && !(until); i++)                                           \
+    i < SPINS ? relax() : (void)sched_yield()
+
 /* Runs pieces of the call under way until none is left, those of the thread's own share first. */
 static void take_pieces(int thread)
 {
@@ -81,8 +86,7 @@ static void *worker_main(void *number)
     uint64_t seen = atomic_load(&pool.call);
     blas_thread_begin();
     while (!atomic_load(&pool.stop)) {
-        for (int i = 0; i < SPINS && atomic_load(&pool.call) == seen; i++)
-            relax();
+        LINGER(atomic_load(&pool.call) != seen);
         if (atomic_load(&pool.call) == seen) {
             pthread_mutex_lock(&pool.lock);
             atomic_fetch_add(&pool.sleeping, 1);
@@ -123,8 +127,7 @@ void parallel(size_t pieces, task *run, void *context)
     if (atomic_load(&pool.sleeping))
         wake_all();
     take_pieces(0);
-    for (int i = 0; i < SPINS && atomic_load(&pool.done) < pieces; i++)
-        relax();
+    LINGER(atomic_load(&pool.done) == pieces);
     if (atomic_load(&pool.done) == pieces)
         return;
     pthread_mutex_lock(&pool.lock); /* the last piece's thread has no processor just now */
