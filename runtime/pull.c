@@ -10,10 +10,13 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "kernel.h"
 #include "profile.h"
 #include "reader.h"
 #include "table_room.h"
 #include "tape.h"
+
+KERNEL_PICK(key_functions, key_functions)
 
 enum { PIECE = 4096, AHEAD = 24, NEAR = 10, PLANS_AHEAD = 2 };
 
@@ -75,10 +78,9 @@ static void pull_sort(void *context, size_t piece)
     uint64_t *hash = p->hash + piece * PIECE;
     uint16_t *entry = p->entry + piece * PIECE, *begin = p->shards[piece].begin;
     uint64_t hashed[PIECE];
-    for (uint32_t e = 0; e < n; e++) {
-        hashed[e] = key_hash(keys[e]);
+    key_functions_pick()->hash(keys, n, hashed);
+    for (uint32_t e = 0; e < n; e++)
         at[hash_shard(hashed[e])]++;
-    }
     begin[0] = 0;
     for (int s = 0; s < SHARDS; s++) {
         begin[s + 1] = (uint16_t)(begin[s] + at[s]);
@@ -217,14 +219,14 @@ static void pull_list(pull *p, size_t number)
         start[u] = count[u] = at;
         at += c;
     }
-    uint32_t fields = (uint32_t)p->l->batch->fields;
+    double inverse = 1.0 / p->l->batch->fields; /* a division takes longer, and gives the same */
     for (uint32_t piece = 0; piece < p->pieces; piece++) {
         const uint16_t *begin = p->shards[piece].begin;
         uint32_t first = piece * PIECE;
         for (uint32_t i = first + begin[number]; i < first + begin[number + 1]; i++) {
             uint32_t e = first + p->entry[i];
             p->occurrence[count[p->local[i]]++] =
-                (occurrence){e, p->sample ? p->sample[e] : e / fields};
+                (occurrence){e, p->sample ? p->sample[e] : (uint32_t)((e + 0.5) * inverse)};
         }
     }
 }

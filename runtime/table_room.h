@@ -207,6 +207,10 @@ static inline uint64_t key_hash(uint64_t key)
     return mix64(key ^ 0x9e3779b97f4a7c15ull);
 }
 
+typedef struct key_functions {
+    void (*hash)(const uint64_t *keys, size_t n, uint64_t *to); /* key_hash of each */
+} key_functions;
+
 static inline uint32_t hash_shard(uint64_t hash)
 {
     return hash >> 60;
