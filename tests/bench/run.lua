@@ -1,8 +1,9 @@
 -- The benchmarks of training, and the table of what came out: every model from memory, from bin files
 -- and from text, on one thread and on several, in batches of three sizes. Rounds go through all runs
 -- in turn, because machines drift; ratios are taken within rounds, limits and the peer are measured
--- beside the run that they are held against. Every run is of two epochs, each of a fresh model, and the
--- second one counts: memory that no program used lately is slow to come by on a virtual machine.
+-- beside the run that they are held against. A run is of two epochs, or more where they are short, each
+-- of a fresh model; the first does not count, and of the others the median: memory that no program used
+-- lately is slow to come by on a virtual machine.
 local json = require "dkjson"
 local common = require "tests.bench.common"
 local output, must, median = common.output, common.must, common.median
@@ -23,13 +24,15 @@ local opt = parser:parse()
 local OPENMP_BLAS = "/usr/lib/" .. io.popen("uname -m"):read "*l" .. "-linux-gnu/openblas-openmp"
 local DISTINCT = 8.5 -- keys of a sample of a batch of 1024 that no sample before it has
 
--- part: of the rows, for a few seconds a run; limit: arguments of limit.c, its unit, what it is, and
--- how many of them a sample takes.
+-- part: of the rows; epochs of a run, by default two, so that it lasts some seconds; limit: arguments of
+-- limit.c, its unit, what it is, and how many of them a sample takes.
 local TRAIN = " '" .. opt.data .. "/train.bin'"
 local MODELS = {
-  lr = { text = "svm", part = 1, peer = true, limit = { "lr %d %d" .. TRAIN, "of plain C" } },
-  fm = { text = "svm", part = 1, peer = true, limit = { "fm %d %d" .. TRAIN, "of plain C" } },
-  ffm = { text = "ffm", part = 0.4, dim = 4,
+  lr = { text = "svm", part = 1, epochs = 6, peer = true,
+    limit = { "lr %d %d" .. TRAIN, "of plain C" } },
+  fm = { text = "svm", part = 1, epochs = 4, peer = true,
+    limit = { "fm %d %d" .. TRAIN, "of plain C" } },
+  ffm = { text = "ffm", part = 0.4, epochs = 3, dim = 4,
     limit = { "rows %d 1280", "of its rows alone", DISTINCT } },
   wide_deep = { text = "ffm", part = 0.2, peer = true, limit = { "mlp %d %d", "of its matmuls" } },
   deepfm = { text = "ffm", part = 0.2, peer = true, limit = { "mlp %d %d", "of its matmuls" } },
@@ -50,13 +53,17 @@ end
 local function train(r)
   local file = r.from == "memory" and "bin" or r.from
   local stream = r.from ~= "memory" and " --stream --format " .. FORMAT[file] or ""
-  return must("./moonrock tests/bench/train.lua" .. arguments(r, file, MODELS[r.model].part, 2) .. stream)
+  local of = MODELS[r.model]
+  return must("./moonrock tests/bench/train.lua" .. arguments(r, file, of.part, of.epochs or 2) .. stream)
 end
 
 local function peer(r)
   return must(("LD_LIBRARY_PATH=%s:$LD_LIBRARY_PATH %s tests/bench/peer.py"):format(OPENMP_BLAS,
     os.getenv "PYTHON" or "/usr/bin/python3") .. arguments(r, "bin", MODELS[r.model].part, 2))
 end
+
+-- The rate of a run, without its first epoch.
+local function settled(run) return median { unpack(run.rows_per_second_all, 2) } end
 
 -- The most that this machine can do of a model's work, or of its largest part, in samples a second.
 local function limit_of(r)
@@ -127,12 +134,12 @@ for round = 1, opt.times do
     io.stderr:write(("\rround %d of %d: %-10s %-6s %d x %-5d"):format(round, opt.times, r.model, r.from,
       r.threads, r.batch))
     local own = train(r)
-    r.rates[round], r.rows = own.rows_per_second_all[2], own.rows
+    r.rates[round], r.rows = settled(own), own.rows
     r.peak_rss_bytes = math.max(r.peak_rss_bytes or 0, own.peak_rss_bytes)
     if r.limits then r.limits[round] = limit_of(r) end
     if r.ratios then
       local other = peer(r)
-      r.peer, r.peer_rates[round] = other.peer, other.rows_per_second_all[2]
+      r.peer, r.peer_rates[round] = other.peer, settled(other)
       r.ratios[round] = r.rates[round] / r.peer_rates[round]
     end
   end
