@@ -6,9 +6,9 @@
  *
  * Work is cut by rows of the result, whatever the number of threads: dW by its own rows, each a sum over
  * all samples, so that no partial sums are added. Large pieces pack less, small ones at the end let the
- * threads end together; so 512 samples are cut into 256, 128, 64 and 64. The gradient of z overwrites that
- * of y. A result of one column is a dot product a row; a matrix product that narrow would spend its time
- * packing. */
+ * threads end together; so from 1024 samples on, each 512 are cut into 256, 128, 64 and 64. The gradient of z
+ * overwrites that of y. A result of one column is a dot product a row; a matrix product that narrow would
+ * spend its time packing. */
 #include "kernel.h"
 #include "kernel_math.h"
 #include "op_pool.h"

@@ -9,9 +9,11 @@
 
 #include "admission.h"
 #include "half.h"
+#include "kernel.h"
 #include "store.h"
 #include "support/check.h"
 #include "support/store.h"
+#include "table_room.h"
 
 /* A batch of one key a sample, with a number of its own. */
 typedef struct keys_batch {
@@ -530,6 +532,32 @@ static void half_test(void)
     report("half precision: the nearest, and the mean of chance, of any float", before);
 }
 
+/* Keys are hashed many at once when a batch is looked up, and one by one everywhere else. */
+static void hash_test(uint64_t seed)
+{
+    enum { MOST = 70 };
+    extern const key_functions key_functions_base;
+    const key_functions *levels[] = {&key_functions_base, NULL, NULL};
+#if defined(__x86_64__)
+    extern const key_functions key_functions_v3, key_functions_v4;
+    levels[KERNEL_V3] = &key_functions_v3;
+    levels[KERNEL_V4] = &key_functions_v4;
+#endif
+    int before = failures;
+    for (int level = KERNEL_BASE; level <= (int)kernel_variant(); level++)
+        for (size_t n = 0; n <= MOST; n++) {
+            uint64_t keys[MOST], hash[MOST + 1];
+            for (size_t i = 0; i < n; i++)
+                keys[i] = random_at(seed + n, i);
+            hash[n] = 1;
+            levels[level]->hash(keys, n, hash);
+            for (size_t i = 0; i < n; i++)
+                check(hash[i] == key_hash(keys[i]), "level %d: key %zu of %zu", level, i, n);
+            check(hash[n] == 1, "level %d: written behind the %zu hashes", level, n);
+        }
+    report("hashes of many keys at once are those of each, with every instruction set", before);
+}
+
 int main(int argc, char **argv)
 {
     tape = mr_tape_new(1, 4);
@@ -552,6 +580,7 @@ int main(int argc, char **argv)
     admission_same_test();
     chance_test();
     half_test();
+    hash_test(seed);
     mr_tape_free(tape);
     tree_remove(root);
     return failures != 0;

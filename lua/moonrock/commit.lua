@@ -155,9 +155,13 @@ local function check_same(m, kept)
   if kept.seed ~= m.seed then
     err.raise("store %s: it was made with seed %d, not %d", m.directory, kept.seed, m.seed)
   end
-  local schema_name = m.schema and m.schema.name
-  if schema_name and kept.schema and kept.schema.name ~= schema_name then
-    err.raise("store %s: it was made with schema %q, not %q", m.directory, kept.schema.name, schema_name)
+  local now, before = m.schema or {}, kept.schema or {}
+  if now.name and before.name and now.name ~= before.name then
+    err.raise("store %s: it was made with schema %q, not %q", m.directory, before.name, now.name)
+  end
+  if now.source_text and before.source and now.source_text ~= before.source then
+    err.raise("store %s: its schema %q differs from the one given: features would get other keys. "
+      .. "Leave --schema out to use the store's, or use another --store", m.directory, now.name)
   end
 end
 
@@ -175,13 +179,7 @@ function commit.resume(m, options)
   end
   check_same(m, kept)
   m.dropped = layout.adapt(m, kept.layout, options)
-  local schema, kept_schema = m.schema, kept.schema
-  if schema and kept_schema and kept_schema.source ~= schema.source_text and schema.source_text
-    and kept_schema.source then
-    err.raise("store %s: its schema %q differs from the one given: features would get other keys. "
-      .. "Leave --schema out to use the store's, or use another --store", m.directory, schema.name)
-  end
-  if schema and kept_schema and kept_schema.statistics then schema:restore(kept_schema.statistics) end
+  if m.schema and kept.schema and kept.schema.statistics then m.schema:restore(kept.schema.statistics) end
   local state, text = state_of(m), m.definition.source.text
   if not m.read_only and kept.source and text and kept.source ~= text then
     m.edited = true
