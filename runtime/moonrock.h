@@ -218,8 +218,8 @@ typedef struct mr_reader_options {
     int32_t task;        /* mr_task: binary labels are 0 and 1, or -1 and 1 (read as 0 and 1) */
     int32_t labels;      /* mr_labels: auto: as the first record has one or not; ignored: not
                             read, batches have none */
-    int32_t bad_lines;   /* mr_bad_lines: keep: an empty sample for every line that is blank, a
-                            comment or bad, so that there is one for each line */
+    int32_t bad_lines;   /* mr_bad_lines: keep: an empty sample for every bad line, so that there is
+                            one for each record */
     int32_t follow;      /* the last file grows */
     int32_t stream;      /* hand out a batch as soon as it is full: last_of_epoch stays 0 */
     int32_t memory;      /* 1: read once, keep all samples; 0: do not; -1: if it is small */
@@ -232,8 +232,9 @@ typedef struct mr_reader_options {
     int64_t skip, limit; /* records to leave out at the start, and to read (0: all) */
     uint64_t seed;       /* of the order, which depends on (seed, epoch, window) alone */
     mr_position from;    /* where to start */
-    double max_wait;     /* stream: seconds after which a batch is cut short; 0: never */
-    double bytes;        /* most memory for samples that are kept; 0: any */
+    double max_wait; /* stream: seconds that a sample waits at most for its batch to fill: then it
+                            is cut short; 0: whenever no more is there at once; below 0: never */
+    double bytes;    /* most memory for samples that are kept; 0: any */
 } mr_reader_options;
 
 typedef struct mr_reader mr_reader;
@@ -255,6 +256,10 @@ int mr_reader_seek(mr_reader *r, int64_t epoch, int64_t sample);
 /* Bad lines of an epoch that were skipped or kept so far; the first one, or "". */
 double mr_reader_skipped(mr_reader *r);
 const char *mr_reader_first_bad(mr_reader *r); /* owned by the reader */
+
+/* Where sample i of the batch stands, from 0: "a.svm:3", or "record 3" when that is not known any
+ * more. Owned by the reader, valid until the next call. */
+const char *mr_reader_where(mr_reader *r, int i);
 
 /* How far the batches have come in all epochs, from 0 to 1; -1: not known. */
 double mr_reader_progress(const mr_reader *r);

@@ -349,6 +349,16 @@ const char *mr_reader_first_bad(mr_reader *r)
     return text;
 }
 
+const char *mr_reader_where(mr_reader *r, int i)
+{
+    if (i < 0 || i >= r->batch.n || !r->batch.record)
+        return fail_null("reader: sample %d of a batch of %d", i, r->batch.n);
+    int64_t record = r->batch.record[i];
+    if (!scan_where(&r->windows.scan, record, r->where, sizeof r->where))
+        snprintf(r->where, sizeof r->where, "record %lld", (long long)record + 1);
+    return r->where;
+}
+
 double mr_reader_progress(const mr_reader *r)
 {
     return r->progress;
@@ -361,6 +371,7 @@ int mr_schema_fit(mr_schema *s, const mr_reader_options *given)
     mr_reader_options o = *given;
     o.schema = s;
     o.follow = 0;
+    o.max_wait = -1;
     scan scan;
     samples none = {0};
     fit *f = fit_new(s);

@@ -34,6 +34,7 @@ struct mr_reader {
     int ended;            /* no more will be made */
     int failed;           /* because of: */
     char error[1024];
+    char where[1024]; /* of mr_reader_where */
     double bad;
     char first_bad[1024];
 };

@@ -54,7 +54,8 @@ static int refill(scan *s)
         s->buffer = p;
         s->room *= 2;
     }
-    double until = s->started > 0 && s->options.max_wait > 0 ? s->started + s->options.max_wait : 0;
+    double until =
+        s->started > 0 && s->options.max_wait >= 0 ? s->started + s->options.max_wait : 0;
     ssize_t got = source_read(s->source, s->buffer + s->tail, s->room - s->tail - 64, until);
     if (got == SOURCE_WAITED)
         return SCAN_WAITED;
@@ -250,7 +251,12 @@ static int past_limit(const scan *s)
     return o->limit > 0 && s->record - o->skip >= o->limit;
 }
 
-/* Keeps a place for a record that gives no sample. */
+static int note(scan *s, int64_t record, uint64_t line)
+{
+    return places_note(&s->places, (place){record, line, source_file(s->source)});
+}
+
+/* Adds an empty sample for a record that gives none. */
 static int commit_bad(const scan *s, samples *out, int64_t record)
 {
     const mr_schema *schema = s->options.schema;
@@ -288,22 +294,20 @@ int scan_read(scan *s, int64_t n, samples *out)
             return rc;
         if (!out->n)
             parser_prepare(s->parser, out);
-        int keep = s->options.bad_lines == MR_BAD_KEEP;
-        int empty = is_empty(s, &x);
-        if (!empty || keep) {
+        if (!is_empty(s, &x)) {
             int64_t record = s->record++;
             i++;
+            if (note(s, record, x.line))
+                return -1;
             if (chosen(s, record)) {
-                if (empty)
-                    rc = commit_bad(s, out, record);
-                else if (x.why)
+                if (x.why)
                     rc = on_bad(s, &x, x.why, record, out);
                 else if ((rc = parse(s->parser, x.at, x.len, record, out)) == BAD)
                     rc = on_bad(s, &x, s->parser->error, record, out);
                 if (rc < 0)
                     return -1;
                 out->labelled = s->parser->has_label != 0;
-                if (s->started == 0 && s->options.max_wait > 0 && out->n)
+                if (s->started == 0 && s->options.max_wait >= 0 && out->n)
                     s->started = mr_clock();
             }
         }
@@ -334,7 +338,6 @@ int scan_skip(scan *s, int64_t to)
         s->record = to;
         return SCAN_MORE;
     }
-    int keep = s->options.bad_lines == MR_BAD_KEEP;
     while (s->record < to) {
         span x;
         int rc;
@@ -352,8 +355,8 @@ int scan_skip(scan *s, int64_t to)
         rc = next_span(s, &x);
         if (rc != SCAN_MORE)
             return rc;
-        if (keep || !is_empty(s, &x))
-            s->record++;
+        if (!is_empty(s, &x) && note(s, s->record++, x.line))
+            return -1;
         pass(s, &x);
     }
     return SCAN_MORE;
@@ -383,6 +386,7 @@ static int check(const mr_reader_options *o)
 int scan_open(scan *s, const mr_reader_options *o, fit *f, const atomic_int *stop)
 {
     memset(s, 0, sizeof *s);
+    places_open(&s->places);
     s->options = *o;
     s->fit = f;
     if (o->schema)
@@ -425,8 +429,19 @@ void scan_close(scan *s)
     parser_free(s->parser);
     mr_schema_free(s->options.schema);
     source_close(s->source);
+    places_close(&s->places);
     memory_free(s->buffer);
     memset(s, 0, sizeof *s);
+}
+
+int scan_where(scan *s, int64_t record, char *out, size_t len)
+{
+    place at;
+    if (!places_find(&s->places, record, &at))
+        return 0;
+    snprintf(out, len, is_text(s) ? "%s:%llu" : "%s: record %llu",
+             source_file_name(s->source, at.file), (unsigned long long)at.line);
+    return 1;
 }
 
 double scan_progress(const scan *s)

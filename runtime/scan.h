@@ -3,6 +3,7 @@
 #define MR_SCAN_H
 
 #include "parser.h"
+#include "place.h"
 #include "source.h"
 
 /* Bytes first..head are done with; head..tail are still to be read. */
@@ -19,6 +20,7 @@ typedef struct scan {
     int file_end;     /* all of it is in the buffer */
     uint64_t line;    /* of the file, 1 is the first; BIN: record */
     int64_t record;   /* number of the next record of the epoch */
+    places places;    /* of the records read so far */
     double started;   /* mr_clock() when the batch under way got its first sample, 0: none */
     int64_t bad;      /* bad records since the rewind */
     int64_t bad_most; /* in any one epoch */
@@ -41,6 +43,10 @@ int scan_skip(scan *s, int64_t to);
 
 /* Parses up to n records into `out`. */
 int scan_read(scan *s, int64_t n, samples *out);
+
+/* Where a record of the epoch stands, as messages have it: "a.svm:3". 0 if that is not known any
+ * more. For any thread. */
+int scan_where(scan *s, int64_t record, char *out, size_t len);
 
 /* Part of the stored bytes read, 0 to 1, or -1. */
 double scan_progress(const scan *s);

@@ -171,10 +171,20 @@ const char *source_first(const source *s)
     return s->files[0].name;
 }
 
+size_t source_file(const source *s)
+{
+    return s->next ? s->next - 1 : 0;
+}
+
+const char *source_file_name(const source *s, size_t file)
+{
+    const char *name = s->files[file].name;
+    return strcmp(name, "-") ? name : "standard input";
+}
+
 const char *source_name(const source *s)
 {
-    const char *name = s->files[s->next ? s->next - 1 : 0].name;
-    return strcmp(name, "-") ? name : "standard input";
+    return source_file_name(s, source_file(s));
 }
 
 double source_offset(const source *s)
@@ -231,11 +241,12 @@ static ssize_t stored(source *s, void *out, size_t len, double until)
             return SOURCE_STOPPED;
         if (!s->files[s->next - 1].regular) { /* it may block: look first */
             struct pollfd p = {.fd = s->fd, .events = POLLIN};
-            int ready = poll(&p, 1, POLL_MS);
+            int due = until > 0 && mr_clock() >= until;
+            int ready = poll(&p, 1, due ? 0 : POLL_MS);
             if (ready <= 0) {
                 if (ready < 0 && errno != EINTR)
                     return fail("%s: %s", source_name(s), strerror(errno));
-                if (until > 0 && mr_clock() >= until)
+                if (due)
                     return SOURCE_WAITED;
                 continue;
             }

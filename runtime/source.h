@@ -33,6 +33,8 @@ int64_t source_seek(source *s, int64_t n);
 
 /* The open file's name in messages, and how far it was read, in bytes as stored. */
 const char *source_name(const source *s);
+size_t source_file(const source *s); /* its number */
+const char *source_file_name(const source *s, size_t file);
 double source_offset(const source *s);
 
 /* Bytes as stored: read since the rewind, and of all files (-1: not known). */

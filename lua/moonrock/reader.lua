@@ -141,6 +141,13 @@ function Batches:skipped()
   return C.mr_reader_skipped(self.c), ffi.string(C.mr_reader_first_bad(self.c))
 end
 
+--- Where a sample of the batch stands, for messages: "new.ffm:21".
+---@param i integer its number in the batch, from 1
+---@return string
+function Batches:where(i)
+  return ffi.string(err.check(C.mr_reader_where(self.c, i - 1)))
+end
+
 --- How far it has come in all epochs, from 0 to 1; nil where that is not known.
 ---@return number|nil
 function Batches:progress()
@@ -192,9 +199,11 @@ end
 ---@param files string|string[] paths; "-" is standard input
 ---@param options table|nil size (256), epochs (1), shuffle (true, a number of samples, "full" or
 --- false), window, seed, from = { epoch = , sample = }, split = { fraction =, part = "train" |
---- "valid" } or { fold =, folds =, part = }, bad_lines = "error" | "skip" | "keep", follow, max_wait,
---- memory, own (true: batches may be changed, as by C.mr_batch_draw; else they may be the data in
---- memory itself), labels (false: not read), skip, limit
+--- "valid" } or { fold =, folds =, part = }, bad_lines = "error" | "skip" | "keep" (an empty sample for
+--- each bad line), follow, stream (batches are handed out as they come), max_wait (seconds that a sample
+--- of a stream waits at most for its batch to fill; 0: a batch is what is there), memory, own (true:
+--- batches may be changed, as by C.mr_batch_draw; else they may be the data in memory itself), labels
+--- (false: not read), skip, limit
 ---@param format table { format =, fields =, schema =, task = }
 ---@return Batches
 function reader.open(files, options, format)
@@ -226,7 +235,7 @@ function reader.open(files, options, format)
   c.seed = o.seed or 0
   local from = o.from or {}
   c.from.epoch, c.from.sample = from.epoch or 0, from.sample or 0
-  c.max_wait = o.max_wait or 0
+  c.max_wait = o.max_wait or -1
   c.bytes = o.bytes or 0
   local handle = err.check(C.mr_reader_open(c))
   local batch = reader.batch(C.mr_reader_batch(handle), format.owner)
