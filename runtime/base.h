@@ -38,6 +38,11 @@ void arena_free(arena *a);
 void *arena_take(arena *a, size_t len); /* 64-byte aligned, undefined; NULL after fail() */
 void arena_reset(arena *a);
 
+/* A counter of generations (generation.c): it starts above what it was when it was last in use, outlives
+ * whatever counts in it, and never goes down. NULL after fail(). free counts it up. */
+double *generation_new(void);
+void generation_free(double *counter);
+
 /* A region: the addresses of up to `most` bytes, none of which is memory yet. region_grow makes
  * [from, to) memory at once, zero; where `to` is a multiple of 2 MiB, in huge pages if it can. Nothing
  * ever moves. */

@@ -663,6 +663,10 @@ void mr_tape_free(mr_tape *t);
 void mr_tape_begin(mr_tape *t, int training, double step);
 void mr_tape_reset(mr_tape *t); /* forgets all nodes */
 
+/* Counts how often a tape forgot its nodes: data is what it was as long as this is. It can be read
+ * for ever, and has another value once the tape is freed. */
+const double *mr_tape_generation(const mr_tape *t);
+
 /* Shape and data of a node. data is real[count], in the tape's arena or the param. floats is the
  * same on a tape of floats, NULL on another. scalar reads the element at a flat index. */
 int mr_tape_nodes(const mr_tape *t);

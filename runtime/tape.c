@@ -33,7 +33,8 @@ struct mr_tape {
     uint64_t seed, step;
     int32_t *argument; /* [ARGUMENTS_MAX], the first `arguments` are taken for the next node */
     int arguments;
-    int at; /* the node that backward looks at next, or -1 */
+    int at;             /* the node that backward looks at next, or -1 */
+    double *generation; /* counts resets */
 };
 
 /* ---- the tape ---- */
@@ -51,7 +52,8 @@ mr_tape *mr_tape_new(uint64_t seed, int real)
     t->at = -1;
     t->arena = arena_new();
     t->argument = memory_new(sizeof *t->argument * ARGUMENTS_MAX);
-    if (!t->arena || !t->argument) {
+    t->generation = generation_new();
+    if (!t->arena || !t->argument || !t->generation) {
         mr_tape_free(t);
         return NULL;
     }
@@ -68,6 +70,7 @@ void mr_tape_free(mr_tape *t)
     memory_free(t->lookup);
     memory_free(t->argument);
     arena_free(t->arena);
+    generation_free(t->generation);
     memory_free(t);
 }
 
@@ -80,7 +83,13 @@ void mr_tape_reset(mr_tape *t)
     t->lookups = 0;
     t->arguments = 0;
     t->at = -1;
+    ++*t->generation;
     arena_reset(t->arena);
+}
+
+const double *mr_tape_generation(const mr_tape *t)
+{
+    return t->generation;
 }
 
 void mr_tape_begin(mr_tape *t, int training, double step)

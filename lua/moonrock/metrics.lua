@@ -4,6 +4,8 @@ local ffi = require "ffi"
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"
 local objective = require "moonrock.objective"
+local tape = require "moonrock.tape"
+local view = require "moonrock.view"
 
 local metrics = {}
 
@@ -36,13 +38,17 @@ metrics.names = metrics.of(C.MR_LOGIT, true)
 local DEFAULT_WINDOW, DEFAULT_EVERY = 10000, "10s"
 
 -- The scores of a batch as const float *, after a check that there is one a sample: `logits` is a
--- tensor, or a pointer that the caller vouches for.
+-- tensor, an array, or a pointer that the caller vouches for.
 local function floats(subject, logits, n)
-  if type(logits) == "cdata" then return logits end
-  if type(logits) ~= "table" or type(logits.data) ~= "function" then
+  local data, count
+  if type(logits) == "cdata" then
+    data, count = view.pointer(logits)
+    if not data then return logits end
+  elseif getmetatable(logits) == tape.Tensor then
+    data, count = tape.floats(logits)
+  else
     err.raise("%s: expected logits and a label, got a %s", subject, type(logits))
   end
-  local data, count = logits:data()
   if count ~= n then
     err.raise("%s: %d logits for %d samples", subject, tonumber(count), n)
   end

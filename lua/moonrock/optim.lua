@@ -4,6 +4,7 @@
 local ffi = require "ffi"
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"
+local view = require "moonrock.view"
 
 local optim = {}
 
@@ -114,9 +115,10 @@ end
 --- An optimizer of your own, for tables and dense weights. `update` gets one row's column, or a piece of a
 --- dense weight: w[0 .. n - 1] to change, the gradient g[0 .. n - 1], summed over the batch, and its state,
 --- `state` vectors of n that follow one another; t is the number of this update, from 1; o has lr, as it
---- is in this step, and the settings. They are arrays of floats that are good until it returns. LuaJIT
---- compiles it; it runs on one thread. It must be a function of these alone, so that a resumed run goes
---- on to the same bits, and stand in the model's file (or one that it requires), which the store keeps.
+--- is in this step, and the settings. They are arrays of floats (see moonrock.view) that are good until it
+--- returns; inside of it the model does not go on: no step, no other batch, no close. LuaJIT compiles it; it
+--- runs on one thread. It must be a function of these alone, so that a resumed run goes on to the same bits,
+--- and stand in the model's file (or one that it requires), which the store keeps.
 ---@param given table { name =, state = 0 to 8 (0), init = what the state starts at (0), lr =, settings = {},
 --- update = function(w, g, state, n, t, o) }
 ---@return table
@@ -145,42 +147,66 @@ end
 --- Whether something is an optimizer written in Lua.
 function optim.in_lua(o) return getmetatable(o) == Optim and o.update ~= nil end
 
--- Room for so many weights, their gradient and state, which C copies to and from, and the settings.
+-- Room for so many weights, their gradient and state, which C copies to and from; the views that update
+-- gets of it; the settings.
 local function work(o, n)
   local settings = {}
   for name, value in pairs(o.settings) do settings[name] = value end
-  return ffi.new("float[?]", n), ffi.new("float[?]", n), ffi.new("float[?]", n * o.vectors + 1), settings
+  return { subject = "optimizer " .. o.rule, update = o.update, vectors = o.vectors, settings = settings,
+    w = ffi.new("float[?]", n), g = ffi.new("float[?]", n), state = ffi.new("float[?]", n * o.vectors + 1),
+    views = { view.float(), view.float(), view.float() } }
+end
+
+-- Points the views at so many weights.
+local function views_of(room, n)
+  local views = room.views
+  return view.point(views[1], room.w, n), view.point(views[2], room.g, n),
+    view.point(views[3], room.state, n * room.vectors)
+end
+
+local function rows_update(room, c, column, dim)
+  local w, g, state, settings, update = room.w, room.g, room.state, room.settings, room.update
+  local vw, vg, vs = views_of(room, dim)
+  settings.lr = C.mr_table_optim(c, column).lr
+  local t = C.mr_table_updated(c, column, w, g, state)
+  while t > 0 do
+    update(vw, vg, vs, dim, t, settings)
+    t = C.mr_table_updated(c, column, w, g, state)
+  end
+end
+
+local function pieces_update(room, c)
+  local w, g, state, settings, update = room.w, room.g, room.state, room.settings, room.update
+  settings.lr = C.mr_param_optim(c).lr
+  local t, piece, n = C.mr_param_updates(c), 0, C.mr_param_updated(c, 0, w, g, state)
+  while n > 0 do
+    local vw, vg, vs = views_of(room, n)
+    update(vw, vg, vs, n, t, settings)
+    piece = piece + 1
+    n = C.mr_param_updated(c, piece, w, g, state)
+  end
+end
+
+-- Runs updates, whose views are good until they are done.
+local function guarded(room, run, c, column, dim)
+  local before = view.enter(room.subject, room)
+  local ok, problem = pcall(run, room, c, column, dim)
+  view.leave(before)
+  if not ok then error(problem, 0) end
 end
 
 --- The update of a table's column after its pushes.
 ---@return fun(c: ffi.cdata*) of the table in C
 function optim.column_update(o, column, dim)
-  local w, g, state, settings = work(o, dim)
-  local update = o.update
-  return function(c)
-    settings.lr = C.mr_table_optim(c, column).lr
-    local t = C.mr_table_updated(c, column, w, g, state)
-    while t > 0 do
-      update(w, g, state, dim, t, settings)
-      t = C.mr_table_updated(c, column, w, g, state)
-    end
-  end
+  local room = work(o, dim)
+  return function(c) guarded(room, rows_update, c, column, dim) end
 end
 
 --- The update of a dense weight of so many numbers after its steps.
 ---@return fun(c: ffi.cdata*) of the param in C
 function optim.param_update(o, size)
-  local w, g, state, settings = work(o, math.min(size, 16384))
-  local update = o.update
-  return function(c)
-    settings.lr = C.mr_param_optim(c).lr
-    local t, piece, n = C.mr_param_updates(c), 0, C.mr_param_updated(c, 0, w, g, state)
-    while n > 0 do
-      update(w, g, state, n, t, settings)
-      piece = piece + 1
-      n = C.mr_param_updated(c, piece, w, g, state)
-    end
-  end
+  local room = work(o, math.min(size, 16384))
+  return function(c) guarded(room, pieces_update, c) end
 end
 
 --- An optimizer from what stands for one: itself, a name, or plain data as in a recipe or a store,

@@ -8,6 +8,7 @@ local ffi = require "ffi"
 local C = require "moonrock.ffi"
 local element = require "moonrock.element"
 local err = require "moonrock.error"
+local view = require "moonrock.view"
 
 local tape = {
   current = nil, ---@type Tape? the tape that params and tables record on
@@ -43,7 +44,7 @@ function tape.new(options)
   local c = err.check(C.mr_tape_new(o.seed or 0, o.real or 4))
   local self = setmetatable({ c = ffi.gc(c, C.mr_tape_free), generation = 0, handles = nil,
     rings = {}, users = {}, pointer = ffi.typeof(o.real == 8 and "double *" or "float *"),
-    double = o.real == 8 }, Tape)
+    array = o.real == 8 and view.double or view.float, counter = C.mr_tape_generation(c) }, Tape)
   for i = 1, GENERATIONS do self.rings[i] = {} end
   self.handles = self.rings[1]
   return self
@@ -440,39 +441,98 @@ function Tensor:get(i, j, k, l)
   return C.mr_tape_scalar(t.c, id, index)
 end
 
---- The elements as floats, row-major, until the step is over.
----@return ffi.cdata* const float *
+--- The elements as an array, d[0] to d[count - 1], row-major, that can be read until the step is over.
+---@return ffi.cdata* array see moonrock.view
 ---@return integer count
 function Tensor:data()
   local t = tape_of(self)
   local id = node(t, self, "data")
+  local floats, count = err.check(C.mr_tape_floats(t.c, id)), C.mr_tape_elements(t.c, id)
+  return view.set(view.constant(), floats, count, t.counter, t.counter[0]), count
+end
+
+--- The same as a pointer, for C.
+---@param x Tensor
+---@return ffi.cdata* const float *
+---@return integer count
+function tape.floats(x)
+  local t = tape_of(x)
+  local id = node(t, x, "data")
   return err.check(C.mr_tape_floats(t.c, id)), C.mr_tape_elements(t.c, id)
 end
 
 -- ---- backward -------------------------------------------------------------------------------------------
 
-local function user_input(t, id) return ffi.cast(t.pointer, C.mr_tape_data(t.c, id)) end
+-- Calls a user's function with views, which are good until it returns; while it runs, the tape does not
+-- begin anew. f takes what `inputs` says of a, b, d, e, and as many of da .. de in backward.
+local function user_call(t, op, f, given)
+  if op.running then err.raise("%s: it is called inside of itself", op.subject) end
+  local before = view.enter(op.subject, t)
+  local busy = t.busy
+  t.busy, op.running = op.subject, true
+  local ok, problem = pcall(given, t, op, f)
+  t.busy, op.running = busy, false
+  view.leave(before)
+  if not ok then error(problem, 0) end
+end
 
-local function user_sink(t, id, input)
-  return ffi.cast(t.pointer, err.check(C.mr_tape_user_sink(t.c, id, input)))
+local function data_of(t, op, place, id)
+  return view.point(op.views[t.array][place], ffi.cast(t.pointer, C.mr_tape_data(t.c, id)),
+    C.mr_tape_elements(t.c, id))
+end
+
+local function sink_of(t, op, place, id, input)
+  local to = err.check(C.mr_tape_user_sink(t.c, id, input))
+  return view.point(op.views[t.array][place], ffi.cast(t.pointer, to), op.counts[input + 1])
+end
+
+-- The views of an operation, made once: the result and four inputs, then the gradients of all.
+local function views_of(op, array)
+  if op.views[array] then return end
+  local list = {}
+  for i = 1, 10 do list[i] = array() end
+  op.views[array] = list
+end
+
+local function counts_of(t, op, nodes)
+  local counts = op.counts
+  for i = 1, op.inputs do counts[i] = C.mr_tape_elements(t.c, nodes[i]) end
+  return counts
+end
+
+local function forward_given(t, op, f)
+  local id, inputs = op.id, op.inputs
+  local nodes = op.nodes[id + 1]
+  local n, counts = C.mr_tape_elements(t.c, id), counts_of(t, op, nodes)
+  local out, a = data_of(t, op, 1, id), data_of(t, op, 2, nodes[1])
+  if inputs == 1 then return f(out, a, n, counts) end
+  local b = data_of(t, op, 3, nodes[2])
+  if inputs == 2 then return f(out, a, b, n, counts) end
+  local d = data_of(t, op, 4, nodes[3])
+  if inputs == 3 then return f(out, a, b, d, n, counts) end
+  f(out, a, b, d, data_of(t, op, 5, nodes[4]), n, counts)
+end
+
+local function backward_given(t, op, f)
+  local id, inputs = op.id, op.inputs
+  local nodes = op.nodes[id + 1]
+  local n, counts = C.mr_tape_elements(t.c, id), counts_of(t, op, nodes)
+  local g = view.point(op.views[t.array][6], ffi.cast(t.pointer, C.mr_tape_user_grad(t.c, id)), n)
+  local out = data_of(t, op, 1, id)
+  local a, da = data_of(t, op, 2, nodes[1]), sink_of(t, op, 7, id, 0)
+  if inputs == 1 then return f(g, out, a, da, n, counts) end
+  local b, db = data_of(t, op, 3, nodes[2]), sink_of(t, op, 8, id, 1)
+  if inputs == 2 then return f(g, out, a, b, da, db, n, counts) end
+  local d, dd = data_of(t, op, 4, nodes[3]), sink_of(t, op, 9, id, 2)
+  if inputs == 3 then return f(g, out, a, b, d, da, db, dd, n, counts) end
+  f(g, out, a, b, d, data_of(t, op, 5, nodes[4]), da, db, dd, sink_of(t, op, 10, id, 3), n, counts)
 end
 
 local function user_backward(t, id)
   local op = t.users[id + 1]
-  local c, p = t.c, t.pointer
-  local n, inputs, counts = C.mr_tape_elements(c, id), op.inputs, op.counts
-  local nodes = op.nodes[id + 1]
-  for i = 1, inputs do counts[i] = C.mr_tape_elements(c, nodes[i]) end
-  local f = op.backward
-  if not f then err.raise("operation %s: it has no backward", op.name) end
-  local g, out = ffi.cast(p, C.mr_tape_user_grad(c, id)), ffi.cast(p, C.mr_tape_data(c, id))
-  local a, da = user_input(t, nodes[1]), user_sink(t, id, 0)
-  if inputs == 1 then return f(g, out, a, da, n, counts) end
-  local b, db = user_input(t, nodes[2]), user_sink(t, id, 1)
-  if inputs == 2 then return f(g, out, a, b, da, db, n, counts) end
-  local d, dd = user_input(t, nodes[3]), user_sink(t, id, 2)
-  if inputs == 3 then return f(g, out, a, b, d, da, db, dd, n, counts) end
-  f(g, out, a, b, d, user_input(t, nodes[4]), da, db, dd, user_sink(t, id, 3), n, counts)
+  if not op.backward then err.raise("%s: it has no backward", op.subject) end
+  op.id = id
+  user_call(t, op, op.backward, backward_given)
 end
 
 --- Adds the gradients of this loss, [1], to those of the params, rows and leaves below it. Several
@@ -609,13 +669,14 @@ end
 ---@field name string
 ---@field element? fun(a: number, ...): number instead of the others
 ---@field shape? fun(a: Tensor, ...): integer, ... the result's dimensions; default: those of a
----@field forward fun(out: ffi.cdata*, a: ffi.cdata*, ...)
+---@field forward fun(out: ffi.cdata*, a: ffi.cdata*, ...) arrays: see moonrock.view
 ---@field backward? fun(grad: ffi.cdata*, out: ffi.cdata*, a: ffi.cdata*, ...)
 
 --- An operation of one to four tensors, written by the user: `forward(out, a, b, n, counts)` writes
 --- out[0 .. n-1] from the elements of its inputs; `backward(grad, out, a, b, da, db, n, counts)`
---- adds to da and db what the gradient `grad` of the result makes there. All are `float *` (under
---- mr.gradcheck `double *`); counts[i] is the number of elements of input i.
+--- adds to da and db what the gradient `grad` of the result makes there. All are arrays of floats (under
+--- mr.gradcheck of doubles), from 0 on, good until it returns; counts[i] is the number of elements of input
+--- i. Inside of them the model does not go on: no step, no other batch, no close.
 ---
 --- An element-wise one is better given as `element`, a function of one number of each tensor, all of
 --- one shape: it is called once, with symbols that know + - * / and :exp(), :log(), :sqrt(), :abs(),
@@ -634,11 +695,12 @@ function tape.operation(spec)
     end
   end
   local name, forward, shape = spec.name, spec.forward, spec.shape
-  local op = { name = name, backward = spec.backward, inputs = 0, counts = {}, nodes = {} }
+  local op = { subject = "operation " .. name, backward = spec.backward, inputs = 0, counts = {}, nodes = {},
+    views = {}, running = false, id = -1 }
 
   return function(a, b, c, d)
     local t = tape_of(a, b)
-    local cp, p, counts = t.c, t.pointer, op.counts
+    local cp = t.c
     local inputs = d and 4 or c and 3 or b and 2 or 1
     if op.inputs == 0 then op.inputs = inputs end
     if inputs ~= op.inputs then
@@ -672,24 +734,9 @@ function tape.operation(spec)
       op.nodes[id + 1] = nodes
     end
     nodes[1], nodes[2], nodes[3], nodes[4] = na, nb, nc, nd
-    for i = 1, inputs do counts[i] = C.mr_tape_elements(cp, nodes[i]) end
-    local n, out = C.mr_tape_elements(cp, id), ffi.cast(p, C.mr_tape_data(cp, id))
-    local pa = ffi.cast(p, C.mr_tape_data(cp, na))
-    if inputs == 1 then
-      forward(out, pa, n, counts)
-    else
-      local pb = ffi.cast(p, C.mr_tape_data(cp, nb))
-      if inputs == 2 then
-        forward(out, pa, pb, n, counts)
-      else
-        local pc = ffi.cast(p, C.mr_tape_data(cp, nc))
-        if inputs == 3 then
-          forward(out, pa, pb, pc, n, counts)
-        else
-          forward(out, pa, pb, pc, ffi.cast(p, C.mr_tape_data(cp, nd)), n, counts)
-        end
-      end
-    end
+    views_of(op, t.array)
+    op.id = id
+    user_call(t, op, forward, forward_given)
     return result
   end
 end

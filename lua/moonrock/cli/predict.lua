@@ -19,6 +19,7 @@ function predict.run(args)
   local mr = require "moonrock"
   local C = require "moonrock.ffi"
   local err = require "moonrock.error"
+  local tape = require "moonrock.tape"
   local size = args.batch or 4096
   local model = mr.reopen(args.store, { threads = args.threads, memory = args.memory })
   local batches = model.data:batches(options.files(args.data, "test"),
@@ -36,7 +37,7 @@ function predict.run(args)
   mr.predict(model, batches, function(logits, batch)
     bad, first = batches:skipped()
     if bad > 0 and not skip then error(first, 0) end
-    local len = err.check(C.mr_text_scores(logits:data(), batch.c.bad, batch.n, link, text,
+    local len = err.check(C.mr_text_scores((tape.floats(logits)), batch.c.bad, batch.n, link, text,
       size * ROOM))
     local ok, reason = out:write(ffi.string(text, len))
     if not ok then error(("%s: %s"):format(args.out or "standard output", reason), 0) end
