@@ -27,9 +27,19 @@ double mr_clock_wall(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-static volatile sig_atomic_t caught;
+static volatile sig_atomic_t caught, line_stands;
 
 #define SAME_SIGNAL 0.1 /* seconds: timeout(1), for one, signals a process and then its group */
+
+/* Ends the process by the signal, with no line left on the terminal. */
+static void on_end(int number)
+{
+    static const char wipe[] = "\r\33[J";
+    if (line_stands && write(2, wipe, sizeof wipe - 1) < 0)
+        line_stands = 0;
+    signal(number, SIG_DFL);
+    raise(number);
+}
 
 static void on_signal(int number)
 {
@@ -38,10 +48,8 @@ static void on_signal(int number)
     if (caught && now - first < SAME_SIGNAL)
         return;
     first = now;
-    if (caught) { /* the second one ends the process, as if it had not been caught */
-        signal(number, SIG_DFL);
-        raise(number);
-    }
+    if (caught) /* the second one ends the process, as if it had not been caught */
+        on_end(number);
     caught = number;
 }
 
@@ -51,6 +59,20 @@ void mr_interrupt_catch(void)
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+}
+
+void mr_terminal_line(int stands)
+{
+    static const int ends[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+    static int armed;
+    line_stands = stands;
+    for (int i = 0; !armed && i < 4; i++) {
+        struct sigaction old, action = {.sa_handler = on_end};
+        sigemptyset(&action.sa_mask);
+        if (!sigaction(ends[i], NULL, &old) && old.sa_handler == SIG_DFL)
+            sigaction(ends[i], &action, NULL);
+    }
+    armed = 1;
 }
 
 int mr_interrupted(void)

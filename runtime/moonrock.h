@@ -261,7 +261,8 @@ const char *mr_reader_first_bad(mr_reader *r); /* owned by the reader */
  * more. Owned by the reader, valid until the next call. */
 const char *mr_reader_where(mr_reader *r, int i);
 
-/* How far the batches have come in all epochs, from 0 to 1; -1: not known. */
+/* How far the batches that were given out have come in all epochs, from 0 to 1, by their
+ * records; -1: not known. */
 double mr_reader_progress(const mr_reader *r);
 
 /* Fits what a schema needs fitted over all records of the options' files (its part of them),
@@ -992,6 +993,13 @@ int mr_text_scores(const float *scores, const uint8_t *bad, int n, int link, cha
 
 /* 1 if a file descriptor is a terminal, else 0. */
 int mr_terminal(int descriptor);
+
+/* How many columns wide it is at this moment, 80 if it does not tell; 0: no terminal. */
+int mr_terminal_columns(int descriptor);
+
+/* Says whether a line that is drawn over and over stands on the terminal of standard error, the cursor at its
+ * start: a signal that ends the process at once wipes it first. */
+void mr_terminal_line(int stands);
 
 /*--- cdef end ---*/
 

@@ -36,18 +36,25 @@ static void report(mr_reader *r)
         memcpy(r->first_bad, s->first_bad, sizeof r->first_bad);
 }
 
+/* Of the samples given out, not of the bytes read, which are a window and a ring ahead. How many records an
+ * epoch has is known at its first end; until then it is guessed from the bytes that those so far took. */
 static double progress(const mr_reader *r, mr_position p)
 {
     const windows *w = &r->windows;
-    double epochs = (double)r->options.epochs, limit = (double)r->options.limit;
+    double epochs = (double)r->options.epochs, records = (double)w->kept_records;
     if (!epochs)
         return -1;
-    if (w->in_memory)
-        limit = (double)w->kept_records;
-    if (limit > 0)
-        return MIN(((double)p.epoch + (double)p.sample / limit) / epochs, 1.0);
-    double part = scan_progress(&w->scan);
-    return part < 0 ? -1 : MIN(((double)w->fill_epoch + part) / epochs, 1.0);
+    if (!records) {
+        double part = scan_progress(&w->scan), limit = (double)r->options.limit;
+        records = part > 0 ? (double)w->scan.record / part : 0;
+        if (limit > 0 && (!records || limit < records))
+            records = limit;
+    }
+    if (!p.sample)
+        return MIN((double)p.epoch / epochs, 1.0);
+    if (!records)
+        return -1;
+    return MIN(((double)p.epoch + MIN((double)p.sample / records, 1.0)) / epochs, 1.0);
 }
 
 static void publish(mr_reader *r, slot *s, mr_position position, int last)

@@ -1,7 +1,8 @@
-/* text.c - what the program writes: scores as lines of text, and whether a person reads them. */
+/* text.c - what the program writes: scores as lines of text, and whether a person reads them, on how wide a screen. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base.h"
@@ -34,4 +35,14 @@ int mr_text_scores(const float *scores, const uint8_t *bad, int n, int link, cha
 int mr_terminal(int descriptor)
 {
     return isatty(descriptor);
+}
+
+int mr_terminal_columns(int descriptor)
+{
+    struct winsize size;
+    if (!isatty(descriptor))
+        return 0;
+    if (ioctl(descriptor, TIOCGWINSZ, &size) || !size.ws_col)
+        return 80;
+    return size.ws_col;
 }

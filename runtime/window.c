@@ -143,6 +143,8 @@ static int complete(windows *w, window *v, int last)
     if (!w->in_memory && !w->shuffled)
         w->fill_record = w->scan.record;
     if (last) {
+        if (!w->in_memory)
+            w->kept_records = w->scan.record;
         w->fill_epoch++;
         w->fill_record = w->fill_index = 0;
         if (w->options.epochs && w->fill_epoch >= w->options.epochs)

@@ -33,7 +33,7 @@ typedef struct windows {
     samples kept; /* in memory */
     int in_memory;
     int in_place;         /* batches are views of it */
-    int64_t kept_records; /* records of an epoch */
+    int64_t kept_records; /* records of an epoch; 0: not known yet */
     /* the filling end */
     int64_t fill_epoch, fill_record, fill_index;
     size_t fill_give; /* samples of the first window that were given out before */

@@ -104,6 +104,8 @@ end
 
 ---@class Batches an iterator of batches: `for batch in it do`
 ---@field batch Batch the one batch, filled again and again
+---@field epochs integer passes over the data
+---@field on_next? fun(it: Batches, batch: Batch) called with each batch before it is given
 local Batches = {}
 Batches.__index = Batches
 
@@ -124,6 +126,7 @@ function Batches:__call()
   batch.epoch = self.epoch
   batch.last_of_epoch = view.last_of_epoch == 1
   if batch.last_of_epoch then self.epoch = self.epoch + 1 end
+  if self.on_next then self:on_next(batch) end
   return batch
 end
 
@@ -148,7 +151,7 @@ function Batches:where(i)
   return ffi.string(err.check(C.mr_reader_where(self.c, i - 1)))
 end
 
---- How far it has come in all epochs, from 0 to 1; nil where that is not known.
+--- How far the batches given out have come in all epochs, from 0 to 1; nil where that is not known.
 ---@return number|nil
 function Batches:progress()
   local part = C.mr_reader_progress(self.c)
@@ -240,7 +243,7 @@ function reader.open(files, options, format)
   local handle = err.check(C.mr_reader_open(c))
   local batch = reader.batch(C.mr_reader_batch(handle), format.owner)
   return setmetatable({ c = ffi.gc(handle, C.mr_reader_close), batch = batch, schema = format.owner,
-    anchors = anchors, epoch = (from.epoch or 0) + 1 }, Batches)
+    anchors = anchors, epoch = (from.epoch or 0) + 1, epochs = o.epochs or 1 }, Batches)
 end
 
 --- Batches of files, or of those that the data was made with.

@@ -8,13 +8,13 @@ local trainer = require "moonrock.trainer"
 local stream = {}
 
 local OPTIONS = { size = true, max_wait = true, follow = true, bad_lines = true, window = true,
-  every = true, on_line = true }
+  every = true, on_line = true, on_batch = true }
 
 --- Learns from a stream until it ends or a signal arrives; then commits.
 ---@param model table
 ---@param from string "-", a file
 ---@param options table|nil size, max_wait (seconds), follow, bad_lines, window (samples of the
---- windowed metrics), every (samples between lines), on_line(watch)
+--- windowed metrics), every (samples between lines), on_line(watch), on_batch(batch, loss, iterator)
 ---@return table watch with its metrics, and bad_lines, first_bad: lines that were skipped
 function stream.learn(model, from, options)
   local o = options or {}
@@ -30,7 +30,10 @@ function stream.learn(model, from, options)
   for batch in batches do
     local logits = model(batch)
     watch:add(logits, batch.label)
-    trainer.loss(model, logits, batch):backward()
+    local loss = trainer.loss(model, logits, batch)
+    local value = o.on_batch and loss:value()
+    loss:backward()
+    if o.on_batch then o.on_batch(batch, value, batches) end
     model:step()
     if watch:due() and o.on_line then o.on_line(watch) end
     if model:commit_due() then model:commit_behind() end

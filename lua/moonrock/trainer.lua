@@ -79,9 +79,9 @@ local OPTIONS = { train = "any", valid = "any", test = "any", epochs = "count", 
   shuffle = "any", window = "count", patience = "count", reduce = "number", monitor = "string",
   validate_every = "count", accumulate = "count", class_weight = "any", negative_rate = "number",
   correction = { "shift", "weight", "q" }, on_nan = { "stop", "skip" }, on_event = "function",
-  on_batch = "function", on_step = "function", on_epoch = "function", on_validate = "function",
-  bad_lines = { "error", "skip" }, split = "any", memory = "boolean", schedule = "any",
-  clip_norm = "number", clip_each = "number", clip_value = "number", metrics = "table" }
+  on_data = "function", on_batch = "function", on_step = "function", on_epoch = "function",
+  on_validate = "function", bad_lines = { "error", "skip" }, split = "any", memory = "boolean",
+  schedule = "any", clip_norm = "number", clip_each = "number", clip_value = "number", metrics = "table" }
 
 local CORRECTION = { shift = "sampled", weight = "weighted", q = "sampled" }
 
@@ -233,7 +233,9 @@ end
 --- accumulate, class_weight = { negative, positive } | "balanced" (n / (2 n_c)), negative_rate,
 --- correction, on_nan = "stop" | "skip" (a batch whose loss or gradient is not finite is dropped and
 --- counted); on_step(step, loss), on_epoch(event), on_validate(event), each of which ends the
---- training by returning false, as patience does; on_event(event), on_batch(batch, loss, iterator)
+--- training by returning false, as patience does; on_event(event); on_data(iterator, part, loss), of each
+--- iterator of batches as it is opened: "train" with the loss's name, "valid", "test"; on_batch(batch,
+--- loss, iterator)
 ---@return table the result event; its valid and test are of the model as it is now, best =
 --- { epoch =, step =, valid = } is the best validation
 function trainer.fit(model, options)
@@ -246,15 +248,19 @@ function trainer.fit(model, options)
   local stopping = o.valid and o.patience and model.store
   run.done = run.done or 0
   run.loss, run.rows = run.loss or 0, run.rows or 0
+  local rows_before = run.rows -- of the epoch under way, in earlier runs
   local shift = o.negative_rate and math.log(o.negative_rate)
   run.shift = o.correction == "q" and shift or nil
   local training_shift = o.correction == "shift" and shift
   local scale = o.negative_rate and CORRECTION[o.correction] or o.class_weight and "weighted" or nil
 
   local epoch_began = began
-  local function data_options(part)
-    return { size = EVAL_BATCH, epochs = 1, shuffle = false, bad_lines = o.bad_lines,
-      split = split_of(o, part) }
+  -- Batches of validation or test data, scored.
+  local function score(files, part)
+    local batches = model.data:batches(files, { size = EVAL_BATCH, epochs = 1, shuffle = false,
+      bad_lines = o.bad_lines, split = part == "valid" and split_of(o, part) or nil })
+    if o.on_data then o.on_data(batches, part) end
+    return trainer.evaluate(model, batches, o.metrics)
   end
 
   local function tell(callback, event)
@@ -269,8 +275,7 @@ function trainer.fit(model, options)
 
   -- Scores the validation data. A signal meanwhile leaves that to the next run.
   local function validate()
-    local ok, scores = pcall(trainer.evaluate, model, model.data:batches(o.valid, data_options("valid")),
-      o.metrics)
+    local ok, scores = pcall(score, o.valid, "valid")
     if not ok then
       if model.store and type(scores) == "table" and scores.interrupted then model:commit() end
       error(scores, 0)
@@ -302,10 +307,11 @@ function trainer.fit(model, options)
     local valid = o.valid and validate() or nil
     run.done = run.done + 1
     local event = { event = "epoch", epoch = run.done, steps = model.step_number, rows = run.rows,
-      seconds = seconds, rows_per_second = seconds > 0 and math.floor(run.rows / seconds) or nil,
+      seconds = seconds,
+      rows_per_second = seconds > 0 and math.floor((run.rows - rows_before) / seconds) or nil,
       train = { [loss_key(model)] = run.loss / math.max(run.rows, 1), scale = scale }, valid = valid,
       skipped = run.skipped }
-    run.loss, run.rows = 0, 0
+    run.loss, run.rows, rows_before = 0, 0, 0
     finish_validation(event)
     epoch_began = C.mr_clock()
   end
@@ -335,6 +341,7 @@ function trainer.fit(model, options)
     local batches = model:batches(o.train, { size = o.size, epochs = o.epochs, shuffle = o.shuffle,
       window = o.window, bad_lines = o.bad_lines, memory = o.memory, split = split_of(o, "train"),
       own = o.negative_rate ~= nil })
+    if o.on_data then o.on_data(batches, "train", loss_key(model)) end
     local prepare = preparation(model, o)
     -- since the last step: batches, samples, the sum of their losses, batches that were dropped
     local count, rows, loss_sum, skipped = 0, 0, 0, 0
@@ -406,14 +413,13 @@ function trainer.fit(model, options)
     peak_rss_bytes = C.mr_memory_peak(), table_rows = rows, skipped = run.skipped,
     valid = run.validated == model.step_number and run.valid or nil }
   if o.valid and not result.valid then
-    result.valid = trainer.evaluate(model, model.data:batches(o.valid, data_options("valid")),
-      o.metrics)
+    result.valid = score(o.valid, "valid")
   end
   if run.best_valid then
     result.best = { epoch = run.best_epoch, step = run.best_step, valid = run.best_valid }
   end
   if o.test then
-    result.test = trainer.evaluate(model, model.data:batches(o.test, data_options()), o.metrics)
+    result.test = score(o.test, "test")
   end
   result.peak_rss_bytes = C.mr_memory_peak()
   emit(result)

@@ -1,6 +1,7 @@
 -- moonrock eval: how good the model of a store is on labelled data. Writes nothing.
 local options = require "moonrock.cli.options"
 local output = require "moonrock.cli.output"
+local Progress = require "moonrock.progress"
 
 local eval = {}
 
@@ -19,6 +20,7 @@ function eval.run(args)
   local batches = model.data:batches(options.files(args.data, "test"),
     { size = args.batch or 4096, epochs = 1, shuffle = false, bad_lines = args.bad_lines })
   local bad = options.count_bad(batches)
+  Progress.new("eval"):watch(batches)
   local test = mr.evaluate(model, batches, options.of_metrics(args))
   output.printer(args.json, args.metrics) { event = "result", seconds = C.mr_clock() - began, test = test,
     bad_lines = args.bad_lines == "skip" and bad.n or nil }

@@ -1,6 +1,7 @@
 -- moonrock learn: the online loop. Every batch is scored, then learned from.
 local options = require "moonrock.cli.options"
 local output = require "moonrock.cli.output"
+local Progress = require "moonrock.progress"
 
 local learn = {}
 
@@ -48,9 +49,11 @@ function learn.run(args)
       io.stdout:flush()
     end
   end
+  local progress = Progress.new "learn"
   local watch = mr.learn(model, args.source, { size = args.batch or recipe.batch, max_wait = args.max_wait,
     follow = args.follow or nil, bad_lines = args.bad_lines, window = args.window, every = args.every,
-    on_line = function(watch) show(watch, "window") end })
+    on_line = function(watch) show(watch, "window") end,
+    on_batch = function(batch, loss, batches) progress:add(batch.n, loss, batches:progress()) end })
   show(watch, "result")
   if skip then options.report_bad(watch.bad_lines, watch.first_bad) end
   model:close()

@@ -1,6 +1,7 @@
 -- moonrock predict: one probability for each line of data, in its order. Writes nothing else.
 local ffi = require "ffi"
 local options = require "moonrock.cli.options"
+local Progress = require "moonrock.progress"
 
 local predict = {}
 
@@ -24,6 +25,7 @@ function predict.run(args)
   local model = mr.reopen(args.store, { threads = args.threads, memory = args.memory })
   local batches = model.data:batches(options.files(args.data, "test"),
     { size = size, epochs = 1, shuffle = false, labels = false, bad_lines = "keep" })
+  if args.out or C.mr_terminal(1) == 0 then Progress.new("predict"):watch(batches) end
   local out = io.stdout
   if args.out then
     local file, problem = io.open(args.out, "w")

@@ -94,24 +94,26 @@ function train.run(args)
   local show = output.printer(args.json)
   local Progress = require "moonrock.progress"
   local profile = require "moonrock.profile"
-  local progress = Progress.new "train"
   local skip, bad = args.bad_lines == "skip", nil
   local given = { train = source, epochs = args.epochs, size = args.batch, patience = args.patience,
     shuffle = SHUFFLE[args.shuffle], window = args.window, bad_lines = args.bad_lines }
   for name, value in pairs(given) do fit[name] = value end
-  function fit.on_batch(batch, loss, batches)
-    if skip then bad = bad or options.count_bad(batches) end
-    progress:add(batch.n, loss, batches.progress and batches:progress() or nil)
+  local fold
+  Progress.of_fit(fit, function() return fold and ("fold %d/%d"):format(fold, args.folds) or "train" end)
+  local on_data = fit.on_data
+  function fit.on_data(batches, part, loss)
+    if skip and part == "train" then bad = options.count_bad(batches) end
+    on_data(batches, part, loss)
   end
   function fit.on_event(event)
     if args.profile and event.event == "result" then show(profile.finish()) end
     if bad and event.event == "result" then event.bad_lines = bad.n end
     show(event)
-    if event.event == "epoch" then progress = Progress.new "train" end
   end
   if args.folds then
     fit.folds = args.folds
-    local r = mr.cross_validate(function(fold)
+    local r = mr.cross_validate(function(number)
+      fold = number
       o.store = ("%s.%d"):format(args.store, fold)
       return definition(o)
     end, fit)
