@@ -708,9 +708,10 @@ typedef enum mr_pool {
 /* [n, d], or by field [n, fields, d]; 0 for no entries, or a division by 0. */
 int mr_tape_pool(mr_tape *t, int lookup, int c, int how, int by_field);
 
-/* The first `length` entries of a field, from 0, in order: [n, length, d], 0 behind the last; and
- * where there is one: [n, length] of 1 and 0. */
-int mr_tape_sequence(mr_tape *t, int lookup, int c, int field, int length);
+/* The first `length` entries of a field, from 0, in order: [n, length, d], 0 behind the last; unless
+ * padded, the length is that of the longest in the batch, from 1 to `length`. And where there is one:
+ * [n, length] of 1 and 0. */
+int mr_tape_sequence(mr_tape *t, int lookup, int c, int field, int length, int padded);
 int mr_tape_sequence_mask(mr_tape *t, int lookup, int c, int field, int length);
 int mr_tape_pool_fm(mr_tape *t, int lookup, int c);
 /* [n, 1]: 1/2 sum_k ((sum_e x_e v_ek)^2 - sum_e (x_e v_ek)^2) */
@@ -758,10 +759,11 @@ int mr_tape_square(mr_tape *t, int a);
 int mr_tape_dropout(mr_tape *t, int a, double rate);
 
 /* (a - mean) / sqrt(variance + eps) gamma + beta, by element of the last axis [d]; gamma, beta
- * [d] or -1. In training over the n of this batch, and the running mean and (unbiased) variance
- * move towards them by `momentum` when backward passes; otherwise by the running ones. */
-int mr_tape_batch_norm(mr_tape *t, int a, int gamma, int beta, mr_param *mean, mr_param *variance,
-                       double momentum, double eps);
+ * [d] or -1. In training over the n of this batch, or those whose mask [n] (or -1) is not 0, and the
+ * running mean and (unbiased) variance move towards them by `momentum` when backward passes; in
+ * evaluation, and where fewer than 2 are left, by the running ones, which stay as they are. */
+int mr_tape_batch_norm(mr_tape *t, int a, int gamma, int beta, int mask, mr_param *mean,
+                       mr_param *variance, double momentum, double eps);
 
 /* The same over the last axis, [d], of each sample alone; gamma, beta [d] or -1. */
 int mr_tape_layer_norm(mr_tape *t, int a, int gamma, int beta, double eps);

@@ -4,7 +4,8 @@
  *     t_j = (1 - e) y_j + e / c,  T = sum_j t_j,  L = ln sum_j exp(z_j)
  *     loss = sum_j t_j (L - z_j)          dz_j = w (T softmax(z)_j - t_j) / n
  *
- * L is kept for backward. */
+ * L is kept for backward as the largest z and ln sum_j exp(z_j - that), since a float of their sum would
+ * lose the second beside a large first. */
 #include "kernel_math.h"
 #include "op_pool.h"
 
@@ -14,7 +15,7 @@ typedef struct entropy {
     const real *z, *y, *w;
     real *to;
     double *sum;  /* [pieces] */
-    double *logs; /* [n]: L */
+    double *logs; /* [n, 2]: the largest z, and L less that */
     double g, smoothing;
     size_t n, c;
     int classes, add; /* classes: y is one a sample */
@@ -58,10 +59,12 @@ static void entropy_piece(void *context, size_t piece)
 #pragma omp simd reduction(+ : sum)
         for (size_t j = 1; j < p->c; j++)
             sum += (double)real_exp(z[j] - top);
-        p->logs[s] = (double)top + log(sum);
+        double rest = log(sum);
+        p->logs[2 * s] = (double)top;
+        p->logs[2 * s + 1] = rest;
         for (size_t j = 0; j < p->c; j++) {
             double to = target(p, s, j);
-            loss += to == 0 ? 0 : to * (p->logs[s] - (double)z[j]);
+            loss += to == 0 ? 0 : to * ((double)top - (double)z[j] + rest);
         }
         total += (p->w ? (double)p->w[s] : 1) * loss;
     }
@@ -102,7 +105,7 @@ int KERNEL(cross_entropy_forward)(mr_tape *t, node *n)
     if (w && w->count != (size_t)z->dim[0])
         return fail("cross_entropy: weights are %s, expected [%d]", node_text(w), (int)z->dim[0]);
     size_t parts = pieces((size_t)z->dim[0], CLASS_SAMPLES);
-    n->saved = arena_take(tape_arena(t), sizeof(double) * (size_t)z->dim[0]);
+    n->saved = arena_take(tape_arena(t), sizeof(double) * 2 * (size_t)z->dim[0]);
     entropy p = entropy_of(t, n);
     p.sum = arena_take(tape_arena(t), sizeof(double) * parts);
     if (!p.logs || !p.sum || entropy_labels(&p) || node_shape(n, 1, (const int32_t[]){1}) ||
@@ -122,12 +125,13 @@ static void entropy_back_piece(void *context, size_t piece)
     size_t end = MIN((piece + 1) * CLASS_SAMPLES, p->n);
     for (size_t s = piece * CLASS_SAMPLES; s < end; s++) {
         double g = p->g * (p->w ? (double)p->w[s] : 1), total = 0;
-        real log_sum = (real)p->logs[s];
+        real top = (real)p->logs[2 * s], rest = (real)p->logs[2 * s + 1];
         for (size_t j = 0; j < p->c; j++)
             total += target(p, s, j);
         for (size_t j = 0; j < p->c; j++) {
             size_t i = s * p->c + j;
-            real grad = (real)(g * (total * (double)real_exp(p->z[i] - log_sum) - target(p, s, j)));
+            real grad =
+                (real)(g * (total * (double)real_exp(p->z[i] - top - rest) - target(p, s, j)));
             p->to[i] = p->add ? p->to[i] + grad : grad;
         }
     }

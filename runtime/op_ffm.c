@@ -4,10 +4,11 @@
  * x_i v_i over the entries i of field a, which is a row again, and A_sab its vector for field b. Then
  * sum_{i<j} <v_i at f_j, v_j at f_i> x_i x_j, with any number of entries a field, is
  *
- *     out_s = sum_{a<b} <A_sab, A_sba> + 1/2 sum_a (|A_saa|^2 - sum_{i of a} x_i^2 |v_ia|^2)
+ *     out_s = sum_{a<b} <A_sab, A_sba> + sum_a sum_{i of a} <x_i v_ia, those of a before i, summed>
  *     dv_ub = sum over its occurrences i of g_s x_i (A_sbf - x_i v_ub if b = f), f the field of i
  *
- * A field of one entry needs no sum: A is x times a row in place, and its own term is 0. Juan et al.,
+ * A field of one entry needs no sum: A is x times a row in place, and its own term is 0. The difference is
+ * of sums in double, so that a large value leaves the digits of small ones beside it. Juan et al.,
  * "Field-aware Factorization Machines for CTR Prediction", RecSys 2016, equation (4).
  *
  * Forward goes by samples. A gradient needs a part of every other row of its sample, so backward is not
@@ -66,7 +67,7 @@ typedef struct fields {
     const real **row; /* [fields]: in place, or in sum if there are several entries */
     real *x;          /* [fields] */
     real *sum;        /* [fields, dim] */
-    int several;      /* whether any field has several */
+    double within;    /* the pairs within fields of several entries */
 } fields;
 
 /* Sets q to sample s. */
@@ -74,7 +75,7 @@ static void gather(fields *q, size_t s)
 {
     const ffm *p = q->p;
     const mr_batch *b = p->l->batch;
-    q->several = 0;
+    q->within = 0;
     if (b->field)
         for (uint32_t f = 0; f < p->fields; f++) {
             q->row[f] = p->zeros;
@@ -95,16 +96,12 @@ static void gather(fields *q, size_t s)
                 sum[i] = q->x[f] * q->row[f][i];
             q->row[f] = sum;
             q->x[f] = 1;
-            q->several = 1;
         }
+        for (uint32_t i = f * p->k; i < (f + 1) * p->k; i++)
+            q->within += (double)(x * v[i]) * (double)sum[i];
         for (uint32_t i = 0; i < p->dim; i++)
             sum[i] += x * v[i];
     }
-}
-
-static INLINE int has_several(const fields *q, uint32_t f)
-{
-    return q->row[f] == q->sum + (size_t)f * q->p->dim;
 }
 
 enum { LANES = 4 /* sums side by side, so that one need not wait for the last */ };
@@ -138,24 +135,6 @@ static INLINE void ffm_block(const fields *q, size_t s, uint32_t k0, uint32_t wi
     p->out[s] = (k0 ? p->out[s] : 0) + out;
 }
 
-/* The pairs within fields of several entries. */
-static real within(const fields *q, size_t s)
-{
-    const ffm *p = q->p;
-    real twice = 0;
-    for (uint32_t a = 0; a < p->fields; a++)
-        for (uint32_t i = a * p->k; has_several(q, a) && i < (a + 1) * p->k; i++)
-            twice += q->row[a][i] * q->row[a][i];
-    for (uint32_t e = p->offsets[s]; e < p->offsets[s + 1]; e++) {
-        uint32_t f = p->l->batch->field[e];
-        for (uint32_t i = f * p->k; has_several(q, f) && i < (f + 1) * p->k; i++) {
-            real xv = value_of(p, e) * row_of(p, e)[i];
-            twice -= xv * xv;
-        }
-    }
-    return twice / 2;
-}
-
 enum { FFM_SAMPLES = 32, LINE = 64 / sizeof(real) };
 
 static void ffm_samples(void *context, size_t piece)
@@ -173,8 +152,7 @@ static void ffm_samples(void *context, size_t piece)
                 for (uint32_t i = 0; i < p->dim; i += LINE)
                     __builtin_prefetch(row_of(p, e) + i, 0, 2);
         POOL_BLOCKS(p->k, ffm_block, &q, s, k0, p->values != NULL);
-        if (q.several)
-            p->out[s] += within(&q, s);
+        p->out[s] = (real)((double)p->out[s] + q.within);
     }
 }
 
@@ -214,6 +192,7 @@ typedef struct back {
     uint32_t begin, end; /* the fields of the piece */
     real *slice;         /* [unique, each k]: their part of the gradients */
     real *others;      /* [fields, each k]: at f, what the sample's entries of field f see: A_sbf */
+    double *own;       /* [each, k]: A_sbb, if entries name their fields */
     uint32_t *entries; /* [each]: of the sample in field b */
 } back;
 
@@ -249,8 +228,10 @@ static INLINE void back_sample(const back *q, size_t s, size_t k, size_t wide, i
     uint32_t begin = p->offsets[s], end = p->offsets[s + 1], count = q->end - q->begin;
     uint32_t last = p->offsets[p->l->batch->n] - 1;
     memset(q->entries, 0, sizeof(uint32_t) * p->each);
-    if (fielded)
+    if (fielded) {
         memset(q->others, 0, sizeof(real) * p->fields * wide);
+        memset(q->own, 0, sizeof(double) * wide);
+    }
     uint32_t from = fielded ? begin : begin + q->begin, to = fielded ? end : begin + q->end;
     for (uint32_t e = from; e < to; e++) {
         uint32_t next = MIN(e + p->fields, last);
@@ -258,12 +239,15 @@ static INLINE void back_sample(const back *q, size_t s, size_t k, size_t wide, i
             for (uint32_t i = 0; i < p->dim; i += LINE)
                 __builtin_prefetch(row_of(p, next) + i);
         uint32_t j = fielded ? field[e] - q->begin : e - from;
-        if (j < count)
-            spread(q, j, row_of(p, e), value_of(p, e), k, wide);
+        if (j >= count)
+            continue;
+        spread(q, j, row_of(p, e), value_of(p, e), k, wide);
+        for (size_t i = 0; fielded && i < k; i++)
+            q->own[j * k + i] +=
+                (double)value_of(p, e) * (double)row_of(p, e)[(q->begin + j) * k + i];
     }
-    for (uint32_t j = 0; j < count; j++) /* one entry alone does not see itself */
-        if (q->entries[j] == 1)
-            memset(q->others + (q->begin + j) * wide + j * k, 0, sizeof(real) * k);
+    for (uint32_t j = 0; j < count; j++) /* an entry does not see itself */
+        memset(q->others + (q->begin + j) * wide + j * k, 0, sizeof(real) * k);
     for (uint32_t e = begin; e < end; e++) {
         size_t f = fielded ? field[e] : e - begin;
         real gx = p->g[s] * value_of(p, e);
@@ -274,9 +258,11 @@ static INLINE void back_sample(const back *q, size_t s, size_t k, size_t wide, i
         for (size_t i = 0; i < wide; i++)
             grad[i] += gx * others[i];
         size_t j = f - q->begin;
-        if (fielded && j < count && q->entries[j] > 1) /* nor do several: their sum holds it */
+        if (fielded && j < count && q->entries[j] > 1) /* only the others of its field */
             for (size_t i = 0; i < k; i++)
-                grad[j * k + i] -= gx * value_of(p, e) * row_of(p, e)[f * k + i];
+                grad[j * k + i] +=
+                    gx * (real)(q->own[j * k + i] -
+                                (double)value_of(p, e) * (double)row_of(p, e)[f * k + i]);
     }
 }
 
@@ -286,8 +272,10 @@ static void back_fields(void *context, size_t piece)
     size_t wide = (size_t)p->each * p->k, n = (size_t)p->l->batch->n;
     uint32_t begin = (uint32_t)piece * p->each;
     real *slice = slice_of(p, piece), *others = slice + p->l->unique * wide;
-    back q = {p,     begin,  MIN(begin + p->each, p->fields),
-              slice, others, (uint32_t *)(void *)(others + p->fields * wide)};
+    back q = {p, begin, MIN(begin + p->each, p->fields), slice, others, NULL, NULL};
+    char *rest = (char *)(others + p->fields * wide);
+    q.own = (double *)(void *)(rest + (8 - (uintptr_t)rest % 8) % 8);
+    q.entries = (uint32_t *)(void *)(q.own + wide);
     memset(slice, 0, p->room_size);
     if (p->l->batch->field)
         for (size_t s = 0; s < n; s++)
@@ -336,8 +324,8 @@ int KERNEL(pool_ffm_backward)(mr_tape *t, node *n)
 {
     ffm p = ffm_of(n);
     p.each = MIN((LINE + p.k - 1) / p.k, p.fields);
-    p.room_size =
-        sizeof(real) * (p.l->unique + p.fields) * p.each * p.k + sizeof(uint32_t) * p.each;
+    p.room_size = sizeof(real) * (p.l->unique + p.fields) * p.each * p.k +
+                  sizeof(uint32_t) * p.each + sizeof(double) * (p.each * p.k + 1);
     p.room_size = (p.room_size + 63) / 64 * 64;
     size_t count = pieces(p.fields, p.each);
     p.room = arena_take(tape_arena(t), p.room_size * count);

@@ -18,7 +18,7 @@ enum { USERS = 64, ITEMS = 128 };
 typedef struct in_batch {
     const real *u, *v, *y, *w, *q, *id;
     real *du, *dv;
-    double *logs; /* [n]: L */
+    double *logs; /* [n, 2]: the largest s_ij, and L less that, which a float of L would lose */
     double *loss; /* [n] */
     double scale; /* 1 / T */
     double g;     /* gradient of the loss, over n */
@@ -102,8 +102,10 @@ static void users_piece(void *context, size_t piece)
     }
     for (size_t i = 0; i < rows; i++) {
         double c = share(p, i0 + i);
-        p->logs[i0 + i] = (double)top[i] + log(sum[i]);
-        p->loss[i0 + i] = c == 0 ? 0 : c * (p->logs[i0 + i] - own[i]);
+        double rest = log(sum[i]);
+        p->logs[2 * (i0 + i)] = (double)top[i];
+        p->logs[2 * (i0 + i) + 1] = rest;
+        p->loss[i0 + i] = c == 0 ? 0 : c * ((double)top[i] - own[i] + rest);
     }
 }
 
@@ -123,7 +125,7 @@ int KERNEL(in_batch_forward)(mr_tape *t, node *n)
             return fail("in_batch_softmax: %s are %s, expected [%zu] as of the users", what[i],
                         node_text(in), count);
     }
-    n->saved = arena_take(tape_arena(t), sizeof(double) * count);
+    n->saved = arena_take(tape_arena(t), sizeof(double) * 2 * count);
     in_batch p = in_batch_of(t, n);
     for (size_t i = 0; p.y && i < count; i++)
         if (!(p.y[i] >= 0 && p.y[i] <= 1))
@@ -146,9 +148,10 @@ static void tile_back(const in_batch *p, size_t i0, size_t rows, size_t j0, size
 {
     tile(p, i0, rows, j0, columns, s);
     for (size_t i = i0; i < i0 + rows; i++, s += columns) {
-        real c = (real)(p->g * p->scale * share(p, i)), log_sum = (real)p->logs[i];
+        real c = (real)(p->g * p->scale * share(p, i));
+        real top = (real)p->logs[2 * i], rest = (real)p->logs[2 * i + 1];
         for (size_t j = 0; j < columns; j++)
-            s[j] = c * real_exp(s[j] - log_sum);
+            s[j] = c * real_exp(s[j] - top - rest);
         if (i >= j0 && i < j0 + columns)
             s[i - j0] -= c;
     }

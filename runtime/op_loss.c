@@ -119,6 +119,12 @@ static inline double softplus(double x)
     return (x > 0 ? x : 0) + log1p(exp(-fabs(x)));
 }
 
+/* softplus(a) - a y, whose first terms cancel before the last is added. */
+static inline double bce(double a, double y)
+{
+    return (a > 0 ? a * (1 - y) : -a * y) + log1p(exp(-fabs(a)));
+}
+
 static inline double smooth(double y, double by)
 {
     return y + by * (0.5 - y);
@@ -131,7 +137,7 @@ static inline double value(const loss *p, double a, double y)
     case MR_BCE:
         y = smooth(y, p->second);
         if (p->first == 1)
-            return softplus(a) - a * y;
+            return bce(a, y);
         return p->first * y * softplus(-a) + (1 - y) * softplus(a);
     case MR_MSE:
         return r * r;

@@ -131,7 +131,8 @@ int KERNEL(pool_max_backward)(mr_tape *t, node *n)
 }
 
 /* ---- sequence: out[s, i, :] = x_e v_e of the i-th entry of field n->a of sample s, for the first
- * n->b of them; 0 behind the last. The mask is 1 where there is one. ---- */
+ * n->b of them, or (n->code 0) as many as the sample with most has, at least one; 0 behind the last. The
+ * mask is 1 where there is one. ---- */
 
 static picking sequence_of(const node *n, real *out)
 {
@@ -176,11 +177,26 @@ static int sequence_known(const node *n)
     return 0;
 }
 
+/* Entries of a field in the sample that has most of them, from 1 to most. */
+static size_t longest(const mr_batch *b, uint32_t field, size_t most)
+{
+    size_t length = 1;
+    for (size_t s = 0; b->field && s < (size_t)b->n && length < most; s++) {
+        size_t count = 0;
+        for (uint32_t e = b->offsets[s]; e < b->offsets[s + 1]; e++)
+            count += b->field[e] == field;
+        length = MAX(length, count);
+    }
+    return MIN(length, most);
+}
+
 int KERNEL(sequence_forward)(mr_tape *t, node *n)
 {
     const mr_batch *b = n->lookup->batch;
     if (sequence_known(n))
         return -1;
+    if (!n->code)
+        n->b = (double)longest(b, (uint32_t)n->a, (size_t)n->b);
     if (node_shape(n, 3, (const int32_t[]){b->n, (int32_t)n->b, (int32_t)n->column->dim}) ||
         node_data(t, n))
         return -1;

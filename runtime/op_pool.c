@@ -4,6 +4,9 @@
  * uniques: a row's gradient is the sum over its occurrences in the order of the samples, written
  * by one thread, so that nothing is atomic and the bits do not depend on the threads.
  *
+ * Sums over entries with values are in double, where the product of two floats is exact: values of any sizes
+ * may stand side by side, and cancel.
+ *
  * Wide columns are worked through in blocks of 16 floats, which stay in registers; the block's
  * width is a constant in the inlined loops for 16, 8, 4 and 1. */
 #include <tgmath.h>
@@ -54,12 +57,18 @@ static void scale_samples(void *context, size_t piece)
     size_t rows = p->by_field ? (size_t)b->fields : 1;
     for (size_t s = piece * POOL_SAMPLES; s < end; s++) {
         real *scale = p->scale + s * rows;
+        double all = 0;
         for (size_t r = 0; r < rows; r++)
             scale[r] = 0;
         for (uint32_t e = b->offsets[s]; e < b->offsets[s + 1]; e++) {
-            real x = b->values && p->how != MR_POOL_MEAN ? (real)b->values[e] : 1;
-            scale[p->by_field ? pool_field(b, s, e) : 0] += p->how == MR_POOL_SQRTN ? x * x : x;
+            double x = b->values && p->how != MR_POOL_MEAN ? (double)b->values[e] : 1;
+            x = p->how == MR_POOL_SQRTN ? x * x : x;
+            if (p->by_field)
+                scale[pool_field(b, s, e)] += (real)x;
+            all += x;
         }
+        if (!p->by_field)
+            scale[0] = (real)all;
         for (size_t r = 0; r < rows; r++) {
             real root = p->how == MR_POOL_SQRTN ? sqrt(scale[r]) : scale[r];
             scale[r] = root == 0 ? 0 : 1 / root;
@@ -84,19 +93,19 @@ static int pool_scale(mr_tape *t, node *n, int by_field)
 
 static INLINE void sum_block(const pooling *p, size_t s, uint32_t k0, uint32_t width, int valued)
 {
-    real sum[POOL_BLOCK] = {0};
+    double sum[POOL_BLOCK] = {0};
     const uint32_t *at = p->l->at;
     uint32_t end = p->offsets[s + 1], last = p->offsets[p->l->batch->n] - 1;
     for (uint32_t e = p->offsets[s]; e < end; e++) {
         __builtin_prefetch((const real *)p->l->row[at[MIN(e + POOL_AHEAD, last)]] + p->offset + k0);
         const real *v = (const real *)p->l->row[at[e]] + p->offset + k0;
-        real x = valued ? (real)p->values[e] : 1;
+        double x = valued ? (double)p->values[e] : 1;
         for (uint32_t k = 0; k < width; k++)
-            sum[k] += x * v[k];
+            sum[k] += x * (double)v[k];
     }
-    real scale = p->scale ? p->scale[s] : 1;
+    double scale = p->scale ? (double)p->scale[s] : 1;
     for (uint32_t k = 0; k < width; k++)
-        p->out[s * p->dim + k0 + k] = scale * sum[k];
+        p->out[s * p->dim + k0 + k] = (real)(scale * sum[k]);
 }
 
 static void sum_samples(void *context, size_t piece)
@@ -127,12 +136,14 @@ static void sum_gathered(void *context, size_t piece)
     size_t end = MIN((piece + 1) * POOL_SAMPLES, (size_t)p->l->batch->n);
     for (size_t s = piece * POOL_SAMPLES; s < end; s++) {
         real sum = 0;
+        double all = 0;
         if (p->values)
             for (uint32_t e = p->offsets[s]; e < p->offsets[s + 1]; e++)
-                sum += (real)p->values[e] * p->rows[at[e]];
+                all += (double)p->values[e] * (double)p->rows[at[e]];
         else
             for (uint32_t e = p->offsets[s]; e < p->offsets[s + 1]; e++)
                 sum += p->rows[at[e]];
+        sum += (real)all;
         p->out[s] = p->scale ? p->scale[s] * sum : sum;
     }
 }

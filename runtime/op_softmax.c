@@ -1,7 +1,7 @@
 /* op_softmax.c - softmax over the last axis, where a mask allows.
  *
  *     out_i = m_i exp(a_i - max_j a_j) / sum_j m_j exp(a_j - max a),  max over the j with m_j != 0;
- *     da_i = out_i (g_i - sum_j g_j out_j)
+ *     da_i = out_i (g_i - g_0 - sum_j (g_j - g_0) out_j),  any g_0, here the first, as sum_j out_j = 1
  *
  * The mask is 0 or not, aligned at the right and repeated as in op_broadcast.h, and gets no gradient. A
  * row without any element that it allows is 0. */
@@ -82,12 +82,12 @@ static void backward_piece(void *context, size_t piece)
     size_t end = MIN((piece + 1) * p->each, p->rows), len = p->len;
     for (size_t r = piece * p->each; r < end; r++) {
         const real *y = p->a + r * len, *g = p->g + r * len;
-        real *to = p->out + r * len, dot = 0;
+        real *to = p->out + r * len, dot = 0, first = g[0];
 #pragma omp simd reduction(+ : dot)
         for (size_t i = 0; i < len; i++)
-            dot += y[i] * g[i];
+            dot += y[i] * (g[i] - first);
         for (size_t i = 0; i < len; i++)
-            to[i] = (p->add ? to[i] : 0) + y[i] * (g[i] - dot);
+            to[i] = (p->add ? to[i] : 0) + y[i] * (g[i] - first - dot);
     }
 }
 

@@ -36,24 +36,25 @@ int mr_tape_pool(mr_tape *t, int lookup, int c, int how, int by_field)
     return pool(t, by_field ? OP_POOL_FIELDS : OP_POOL_SUM, lookup, c, how);
 }
 
-static int sequence(mr_tape *t, op_code op, int lookup, int c, int field, int length)
+static int sequence(mr_tape *t, op_code op, int lookup, int c, int field, int length, int padded)
 {
     node *n = pool_node(t, op, lookup, c);
     if (n) {
+        n->code = padded;
         n->a = field;
         n->b = length;
     }
     return node_record(t, n, NULL, 0);
 }
 
-int mr_tape_sequence(mr_tape *t, int lookup, int c, int field, int length)
+int mr_tape_sequence(mr_tape *t, int lookup, int c, int field, int length, int padded)
 {
-    return sequence(t, OP_SEQUENCE, lookup, c, field, length);
+    return sequence(t, OP_SEQUENCE, lookup, c, field, length, padded);
 }
 
 int mr_tape_sequence_mask(mr_tape *t, int lookup, int c, int field, int length)
 {
-    return sequence(t, OP_SEQUENCE_MASK, lookup, c, field, length);
+    return sequence(t, OP_SEQUENCE_MASK, lookup, c, field, length, 1);
 }
 
 int mr_tape_pool_fm(mr_tape *t, int lookup, int c)
@@ -221,8 +222,8 @@ int mr_tape_dropout(mr_tape *t, int a, double rate)
     return unary(t, OP_DROPOUT, a, rate, 0);
 }
 
-int mr_tape_batch_norm(mr_tape *t, int a, int gamma, int beta, mr_param *mean, mr_param *variance,
-                       double momentum, double eps)
+int mr_tape_batch_norm(mr_tape *t, int a, int gamma, int beta, int mask, mr_param *mean,
+                       mr_param *variance, double momentum, double eps)
 {
     node *n = node_next(t, OP_BATCH_NORM);
     if (n) {
@@ -231,7 +232,7 @@ int mr_tape_batch_norm(mr_tape *t, int a, int gamma, int beta, mr_param *mean, m
         n->param[0] = mean;
         n->param[1] = variance;
     }
-    return node_record(t, n, (const int[]){a, gamma, beta}, 3);
+    return node_record(t, n, (const int[]){a, gamma, beta, mask}, 4);
 }
 
 static int joined(mr_tape *t, int axis, int stack)

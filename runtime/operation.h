@@ -92,7 +92,7 @@ typedef struct node {
     uint8_t has_grad;   /* grad holds the sum so far */
     uint8_t keeps_grad; /* leaf: backward passes add up */
     uint8_t updated;    /* batch norm: the running statistics have taken this batch in */
-    int32_t code;       /* activation, axis, mr_loss, mr_pool, or fields of an FFM */
+    int32_t code;       /* activation, axis, mr_loss, mr_pool, fields of an FFM, rows of a norm */
     double a, b;        /* settings, as the operation says */
     lookup *lookup;     /* pooling: from where */
     const lookup_column *column;

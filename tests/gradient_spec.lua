@@ -321,8 +321,8 @@ describe("gradients of", function()
         for field = 1, batch.c.fields do
           for length = 1, 3 do
             check(function(r)
-              local keys, mask = r[2]:sequence(field, length)
-              return keys * (mask:reshape(-1, length, 1) + 1) + keys
+              local keys, mask = r[2]:sequence(field, length, length == 3)
+              return keys * (mask:reshape(-1, keys:dim(2), 1) + 1) + keys
             end, { rows })
           end
         end

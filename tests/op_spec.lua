@@ -294,7 +294,7 @@ describe("results of", function()
   it("the sequence of a field, and its mask", function()
     local batch, unique = batches.valued() -- field 2 of sample 1 has keys 11 and 12, of sample 3 key 11
     t:begin(true, 1)
-    local keys, mask = bound(batch, unique, 2, t):sequence(2, 3)
+    local keys, mask = bound(batch, unique, 2, t):sequence(2, 3, true)
     local u11, u12 = 2, 3 -- of 1, 2, 11, 12
     close(-2 * value(u11, 1), keys:get(1, 1, 2), 1e-6)
     close(1.5 * value(u12, 0), keys:get(1, 2, 1), 1e-6)

@@ -83,8 +83,8 @@ local WEIGHTS = { linear = true, sigmoid = true, softmax = true }
 
 --- The keys of a sequence, weighted by how they go with a target: sum_i w_i k_i with w_i = MLP(t, k_i,
 --- t - k_i, t * k_i): target [n, d], keys [n, length, d] and their mask [n, length], as Column:sequence
---- gives them -> [n, d]. Dice's statistics are those of all places, the empty ones included. Params
---- NAME.1.w and the like. Zhou et al., "Deep Interest Network", KDD 2018,
+--- gives them -> [n, d], whatever the length that they are padded to: Dice's statistics are those of the
+--- keys there are. Params NAME.1.w and the like. Zhou et al., "Deep Interest Network", KDD 2018,
 --- equation (2).
 ---@param m table the model
 ---@param name string
@@ -113,7 +113,8 @@ function attention.attention_pool(m, name, d, options)
     check.shape(subject, "a mask [n, length] of the keys", mask, 2, length)
     local t = target:reshape(-1, 1, d)
     local present = mask:reshape(-1, length, 1)
-    local w = unit(layers.concat(t * present, keys, t - keys, t * keys):reshape(-1, 4 * d))
+    local w = unit(layers.concat(t * present, keys, t - keys, t * keys):reshape(-1, 4 * d),
+      mask:reshape(-1))
     w = w:reshape(-1, 1, length)
     if kind == "softmax" then
       w = w:softmax(present:reshape(-1, 1, length))

@@ -58,7 +58,7 @@ local LINEAR = { activation = true, bias = true, init = true, optim = true }
 ---@param inputs integer
 ---@param outputs integer
 ---@param options? LinearOptions
----@return fun(x: Tensor): Tensor
+---@return fun(x: Tensor, mask?: Tensor): Tensor mask: as of batch_norm, for dice
 function layers.linear(m, name, inputs, outputs, options)
   local o = options or {}
   local subject = check.layer("linear", m, name)
@@ -73,7 +73,7 @@ function layers.linear(m, name, inputs, outputs, options)
     return function(x) return layers.affine(x, w, b, activation, subject) end
   end
   local act = layers.activation(m, name, activation, outputs, { optim = o.optim })
-  return function(x) return act(layers.affine(x, w, b, "none", subject)) end
+  return function(x, mask) return act(layers.affine(x, w, b, "none", subject), mask) end
 end
 
 -- gamma and beta of a norm.
@@ -91,13 +91,14 @@ local BATCH_NORM = { momentum = true, eps = true, affine = true, optim = true }
 ---@field affine? boolean true: learn gamma and beta
 
 --- (a - mean) / sqrt(variance + eps) gamma + beta for each of d columns, by the batch in training,
---- by running statistics otherwise: [n, d] -> [n, d]. Params NAME.gamma, .beta, .mean, .variance.
---- Ioffe and Szegedy, 2015.
+--- by running statistics otherwise: [n, d] -> [n, d]. With a mask, [n] of 1 and 0, the batch is the rows of
+--- 1. A batch of one row, which has no variance, is normalised by the running statistics in training, too,
+--- and does not change them. Params NAME.gamma, .beta, .mean, .variance. Ioffe and Szegedy, 2015.
 ---@param m table the model
 ---@param name string
 ---@param d integer
 ---@param options? BatchNormOptions
----@return fun(x: Tensor): Tensor
+---@return fun(x: Tensor, mask?: Tensor): Tensor
 function layers.batch_norm(m, name, d, options)
   local o = options or {}
   local subject = check.layer("batch_norm", m, name)
@@ -107,11 +108,12 @@ function layers.batch_norm(m, name, d, options)
   local mean = m:param(name .. ".mean", { d }, { trainable = false })
   local variance = m:param(name .. ".variance", { d }, { init = "ones", trainable = false })
   local momentum, eps = o.momentum or 0.1, o.eps or 1e-5
-  return function(x)
+  m.batch_norm = subject
+  return function(x, mask)
     local t = tape.of(x)
     return tape.handle(t, C.mr_tape_batch_norm(t.c, tape.node(t, x, subject),
-      gamma and tape.node(t, gamma, subject) or -1,
-      beta and tape.node(t, beta, subject) or -1, mean.c, variance.c, momentum, eps), subject)
+      gamma and tape.node(t, gamma, subject) or -1, beta and tape.node(t, beta, subject) or -1,
+      mask and tape.node(t, mask, subject) or -1, mean.c, variance.c, momentum, eps), subject)
   end
 end
 
@@ -166,13 +168,13 @@ end
 local DICE = { momentum = true, eps = true, optim = true }
 
 --- p a + (1 - p) alpha a with p = sigmoid of a's batch norm, alpha learned for each of d columns, from 0
---- on: [n, d] -> [n, d]. Params NAME.alpha, .mean, .variance. Zhou et al., "Deep Interest Network", KDD 2018,
---- equation (3).
+--- on: [n, d] -> [n, d]. A mask and a batch of one row are as in batch_norm. Params NAME.alpha, .mean,
+--- .variance. Zhou et al., "Deep Interest Network", KDD 2018, equation (3).
 ---@param m table the model
 ---@param name string
 ---@param d integer
 ---@param options? { momentum?: number, eps?: number, optim?: table } as of batch_norm; eps 1e-8
----@return fun(x: Tensor): Tensor
+---@return fun(x: Tensor, mask?: Tensor): Tensor
 function layers.dice(m, name, d, options)
   local o = options or {}
   local subject = check.layer("dice", m, name)
@@ -180,28 +182,29 @@ function layers.dice(m, name, d, options)
   width(subject, "d", d)
   local alpha = m:param(name .. ".alpha", { d }, { optim = o.optim })
   local norm = layers.batch_norm(m, name, d, { affine = false, momentum = o.momentum, eps = o.eps or 1e-8 })
-  return function(x)
+  return function(x, mask)
     local idle = alpha * x
-    return idle + layers.sigmoid(norm(x)) * (x - idle)
+    return idle + layers.sigmoid(norm(x, mask)) * (x - idle)
   end
 end
 
 LEARNED.prelu, LEARNED.dice = layers.prelu, layers.dice
 
 --- An activation by name, as a function of a tensor whose last axis is d; those that learn declare their
---- params as NAME.prelu.alpha and the like.
+--- params as NAME.prelu.alpha and the like, and take a mask as batch_norm does.
 ---@param m table the model
 ---@param name string of what it belongs to
 ---@param activation Activation
 ---@param d integer
 ---@param options? { optim?: table }
----@return fun(x: Tensor): Tensor
+---@return fun(x: Tensor, mask?: Tensor): Tensor
 function layers.activation(m, name, activation, d, options)
   known_activation(("activation of %q"):format(tostring(name)), "it", activation)
   local make = LEARNED[activation]
   if make then return make(m, name .. "." .. activation, d, options) end
   if activation == "none" then return function(x) return x end end
-  return PLAIN[activation] or layers[activation]
+  local plain = PLAIN[activation] or layers[activation]
+  return function(x) return plain(x) end
 end
 
 --- In training each element is 0 with probability `rate`, else a / (1 - rate); otherwise a itself.
@@ -226,13 +229,14 @@ local MLP = { activation = true, last = true, dropout = true, batch_norm = true,
 ---@field init? table
 ---@field optim? table
 
---- Fully connected layers one behind another: NAME.1, NAME.2 ...; [n, in] -> [n, widths[#widths]].
+--- Fully connected layers one behind another: NAME.1, NAME.2 ...; [n, in] -> [n, widths[#widths]]. A
+--- mask, [n], says which rows batch norm and dice learn from.
 ---@param m table the model
 ---@param name string
 ---@param inputs integer
 ---@param widths integer[] outputs of each layer
 ---@param options? MlpOptions
----@return fun(x: Tensor): Tensor
+---@return fun(x: Tensor, mask?: Tensor): Tensor
 function layers.mlp(m, name, inputs, widths, options)
   local o = options or {}
   local subject = check.layer("mlp", m, name)
@@ -262,8 +266,8 @@ function layers.mlp(m, name, inputs, widths, options)
     end
     from = to
   end
-  return function(x)
-    for i = 1, #parts do x = parts[i](x) end
+  return function(x, mask)
+    for i = 1, #parts do x = parts[i](x, mask) end
     return x
   end
 end

@@ -81,20 +81,25 @@ function Column:fields(how)
   return pooled(self, code, 1)
 end
 
---- The first `length` entries of a field, x_e v_e, in their order: [n, length, dim], 0 behind the last;
---- and the mask of those there are: [n, length] of 1 and 0.
+--- The entries of a field, x_e v_e, in their order, the first `length` of a sample at most: [n, L, dim],
+--- 0 behind the last; and the mask of those there are: [n, L] of 1 and 0. L is that of the longest in
+--- the batch, from 1 to `length`, so that what is computed of them is not computed of empty places; padded
+--- it is `length` always, as a layer needs that takes all places side by side.
 ---@param field integer from 1
 ---@param length integer
+---@param padded? boolean false
 ---@return Tensor
 ---@return Tensor mask
-function Column:sequence(field, length)
+function Column:sequence(field, length, padded)
   local t = tape_of(self)
   if type(field) ~= "number" or type(length) ~= "number" then
     err.raise("sequence: table %q, column %q: expected the number of a field and a length, got %s and %s",
       self.table, self.name, tostring(field), tostring(length))
   end
-  return tape.handle(t, C.mr_tape_sequence(t.c, self.lookup, self.index, field - 1, length)),
-    tape.handle(t, C.mr_tape_sequence_mask(t.c, self.lookup, self.index, field - 1, length))
+  local rows = tape.handle(t, C.mr_tape_sequence(t.c, self.lookup, self.index, field - 1, length,
+    padded and 1 or 0))
+  return rows,
+    tape.handle(t, C.mr_tape_sequence_mask(t.c, self.lookup, self.index, field - 1, rows:dim(2)))
 end
 
 function Column:lift(_, operation)
