@@ -17,6 +17,10 @@ int fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* The same where a pointer is returned: `return fail_null(...)`. */
 void *fail_null(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* Puts ? for control characters, which would change the terminal that a message is shown on. Messages
+ * of fail() are so already. */
+void printable(char *text);
+
 /* The allocator: 64-byte aligned, contents undefined (or zero), NULL after fail(). Blocks of
  * 2 MiB and more ask for huge pages. `resize` keeps the first old_len bytes. */
 void *memory_new(size_t len);

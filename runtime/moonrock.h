@@ -206,9 +206,15 @@ typedef enum mr_task { MR_REGRESSION, MR_BINARY } mr_task;
 typedef enum mr_labels { MR_LABELS_REQUIRED, MR_LABELS_AUTO, MR_LABELS_IGNORED } mr_labels;
 typedef enum mr_bad_lines { MR_BAD_ERROR, MR_BAD_SKIP, MR_BAD_KEEP } mr_bad_lines;
 
+/* What stands at a path of data, without opening it; -1 if it is not there or cannot be read. ONCE: a pipe
+ * or device, which can be read only once; "-", standard input, too. */
+typedef enum mr_path { MR_PATH_FILE = 1, MR_PATH_DIRECTORY, MR_PATH_ONCE } mr_path;
+int mr_path_kind(const char *path);
+
 typedef struct mr_reader_options {
-    const char *const *files; /* paths; a directory: the files in it, by name; "-": standard
-                                 input, which is taken to start at `from` */
+    const char *const *files; /* paths; a directory: the files in it and below, by name; "-":
+                                 standard input. What can be read only once, if it is the only
+                                 file, is taken to start at `from` */
     size_t files_n;
     const char *format;  /* libsvm, libffm, libfm, csv, tsv, bin; NULL: found out */
     mr_schema *schema;   /* csv and tsv; else NULL */
@@ -252,6 +258,10 @@ int mr_reader_next(mr_reader *r);
 
 /* Starts again at a position; what is kept in memory is not read again. */
 int mr_reader_seek(mr_reader *r, int64_t epoch, int64_t sample);
+
+/* Names of files in directories that are left out since they begin with _, but are not known to be of other
+ * systems' jobs; or "". Owned by the reader. */
+const char *mr_reader_left_out(const mr_reader *r);
 
 /* Bad lines of an epoch that were skipped or kept so far; the first one, or "". */
 double mr_reader_skipped(mr_reader *r);

@@ -17,6 +17,8 @@
 #include "number.h"
 #include "parser.h"
 
+enum { BIN_FIELDS = 39 };
+
 static const char *const names[FORMATS] = {"libsvm", "libffm", "libfm", "csv", "tsv", "bin"};
 
 int format_find(const char *name)
@@ -39,7 +41,7 @@ int format_of_name(const char *path)
     char name[NAME_LEN];
     snprintf(name, sizeof name, "%s", base ? base + 1 : path);
     char *dot = strrchr(name, '.');
-    if (dot && (!strcmp(dot, ".gz") || !strcmp(dot, ".zst"))) {
+    if (dot && (!strcasecmp(dot, ".gz") || !strcasecmp(dot, ".zst"))) {
         *dot = 0;
         dot = strrchr(name, '.');
     }
@@ -49,25 +51,42 @@ int format_of_name(const char *path)
     return -1;
 }
 
-format format_of_bytes(const char *at, size_t len)
+int format_of_line(const char *at, size_t len, format *f)
 {
-    if (memchr(at, 0, len))
-        return BIN;
-    const char *end = memchr(at, '\n', len);
-    size_t line = end ? (size_t)(end - at) : len;
     size_t tabs = 0, commas = 0, colons = 0, most = 0;
-    for (size_t i = 0, here = 0; i < line; i++) {
+    for (size_t i = 0, here = 0; i < len; i++) {
         tabs += at[i] == '\t';
         commas += at[i] == ',';
         here = at[i] == ' ' || at[i] == '\t' ? 0 : here + (at[i] == ':');
         most = MAX(most, here);
         colons += at[i] == ':';
     }
-    if (colons > commas && most == 2)
-        return LIBFFM;
-    if (colons > commas)
-        return LIBSVM;
-    return tabs > commas ? TSV : commas ? CSV : LIBSVM;
+    *f = colons > commas ? (most == 2 ? LIBFFM : LIBSVM) : tabs > commas ? TSV : CSV;
+    return tabs + commas + colons > 0;
+}
+
+static int64_t little_endian(const char *at)
+{
+    uint64_t v;
+    memcpy(&v, at, sizeof v);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    v = __builtin_bswap64(v);
+#endif
+    return (int64_t)v;
+}
+
+int looks_bin(const mr_reader_options *o, const char *at, size_t len, double size)
+{
+    const int64_t most = o->task == MR_BINARY ? 1 : (int64_t)1 << 40;
+    size_t record = ((size_t)(o->fields ? o->fields : BIN_FIELDS) + 1) * 8;
+    if (len < record || (size >= 0 && fmod(size, (double)record) != 0))
+        return 0;
+    for (size_t i = record; i <= len; i += record) {
+        int64_t label = little_endian(at + i - 8);
+        if (label < -most || label > most)
+            return 0;
+    }
+    return 1;
 }
 
 int bad(parser *p, const char *format, ...)
@@ -232,12 +251,10 @@ static int parse_bin(parser *p, const char *at, int64_t record, samples *out)
     if (samples_reserve(out, n))
         return -1;
     memcpy(out->keys + out->entries, at, n * sizeof *out->keys);
-    int64_t label;
-    memcpy(&label, at + n * sizeof *out->keys, sizeof label);
+    int64_t label = little_endian(at + n * sizeof *out->keys);
 #if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
     for (size_t i = 0; i < n; i++)
         out->keys[out->entries + i] = __builtin_bswap64(out->keys[out->entries + i]);
-    label = (int64_t)__builtin_bswap64((uint64_t)label);
 #endif
     float y = p->labels == MR_LABELS_IGNORED ? 0 : (float)label;
     if (p->labels != MR_LABELS_IGNORED && label_check(p, &y))
@@ -287,7 +304,7 @@ parser *parser_new(format f, const mr_reader_options *o, const char *file)
     if (!p)
         return NULL;
     p->format = f;
-    p->fields = f == BIN && !o->fields ? 39 : o->fields;
+    p->fields = f == BIN && !o->fields ? BIN_FIELDS : o->fields;
     p->task = o->task;
     p->labels = o->labels;
     p->has_label = o->labels == MR_LABELS_IGNORED ? 0 : o->labels == MR_LABELS_AUTO ? -1 : 1;

@@ -36,8 +36,11 @@ typedef struct parser {
 int format_find(const char *name);
 /* By a file's name, -1 if that does not tell. */
 int format_of_name(const char *path);
-/* By the first bytes of a file. */
-format format_of_bytes(const char *at, size_t len);
+/* By a line of text that holds a sample: 0 if it does not tell. */
+int format_of_line(const char *at, size_t len, format *f);
+/* Whether at[0..len), the first bytes of a file of `size` bytes (-1: not known), are records of ids: whole ones,
+ * with labels as the task has them. */
+int looks_bin(const mr_reader_options *o, const char *at, size_t len, double size);
 
 /* file: whom an error is about. Keeps the schema alive. */
 parser *parser_new(format f, const mr_reader_options *o, const char *file);

@@ -124,8 +124,6 @@ int csv_bind(parser *p, const char *file, char *line, size_t len)
     char *copied = NULL;
     int rc = -1, last = 0;
     len = without_cr(line, len);
-    if (s->header && len >= 3 && !memcmp(line, "\xef\xbb\xbf", 3))
-        line += 3, len -= 3; /* byte order mark */
     if (!(copied = malloc(len + 1))) {
         fail("%s: out of memory", file);
         goto done;

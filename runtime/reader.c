@@ -220,15 +220,6 @@ static int check(const mr_reader_options *o)
         return fail("reader: a stream cannot be shuffled");
     if (o->follow && (!o->stream || o->epochs != 1))
         return fail("reader: a growing file is a stream of one epoch");
-    int has_stdin = 0;
-    for (size_t i = 0; i < o->files_n; i++)
-        has_stdin |= !strcmp(o->files[i], "-");
-    if (has_stdin && o->files_n > 1)
-        return fail("standard input: cannot be one of several files");
-    if (has_stdin && o->epochs != 1 && o->memory != 1)
-        return fail("standard input: is read once, so only one epoch of it is possible");
-    if (has_stdin && o->window < 0)
-        return fail("standard input: cannot be shuffled as a whole; give a window");
     const char *unfitted = o->schema ? mr_schema_unfitted(o->schema) : NULL;
     if (unfitted)
         return fail("schema \"%s\": field \"%s\" is not fitted to any data yet: fit the schema "
@@ -236,6 +227,23 @@ static int check(const mr_reader_options *o)
                     o->schema->name, unfitted);
     if (o->schema && !o->schema->n)
         return fail("schema \"%s\": has no fields", o->schema->name);
+    return 0;
+}
+
+/* What can be read only once is not asked for more. */
+static int check_once(const mr_reader_options *o, const source *files)
+{
+    const char *once = source_once(files);
+    if (!once)
+        return 0;
+    if (o->epochs != 1 && o->memory != 1)
+        return fail("%s: is read once, so only one epoch of it is possible", once);
+    if (o->window < 0)
+        return fail("%s: cannot be shuffled as a whole, it is read once; give a window", once);
+    if (source_files(files) > 1 && (o->from.epoch || o->from.sample))
+        return fail("%s: can be read only once, so reading cannot go on in the middle of several "
+                    "files",
+                    once);
     return 0;
 }
 
@@ -252,7 +260,8 @@ mr_reader *mr_reader_open(const mr_reader_options *o)
     r->progress = -1;
     pthread_mutex_init(&r->lock, NULL);
     pthread_cond_init(&r->changed, NULL);
-    if (windows_open(&r->windows, o, &r->stop) || start(r)) {
+    if (windows_open(&r->windows, o, &r->stop) || check_once(o, r->windows.scan.source) ||
+        start(r)) {
         mr_reader_close(r);
         return NULL;
     }
@@ -356,6 +365,11 @@ const char *mr_reader_first_bad(mr_reader *r)
     return text;
 }
 
+const char *mr_reader_left_out(const mr_reader *r)
+{
+    return source_left_out(r->windows.scan.source);
+}
+
 const char *mr_reader_where(mr_reader *r, int i)
 {
     if (i < 0 || i >= r->batch.n || !r->batch.record)
@@ -385,6 +399,12 @@ int mr_schema_fit(mr_schema *s, const mr_reader_options *given)
     if (!f)
         return -1;
     int rc = scan_open(&scan, &o, f, NULL) ? -1 : SCAN_MORE;
+    const char *once = rc == SCAN_MORE ? source_once(scan.source) : NULL;
+    if (once)
+        rc = fail("%s: can be read only once, and schema \"%s\" has a field, \"%s\", that is to be "
+                  "fitted "
+                  "to the data first: give its statistics in the schema, or fit it to a file",
+                  once, s->name, mr_schema_unfitted(s) ? mr_schema_unfitted(s) : "");
     while (rc == SCAN_MORE)
         rc = scan_read(&scan, 1 << 16, &none);
     if (rc == SCAN_STOPPED || rc == SCAN_WAITED)

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "scan.h"
+#include "signature.h"
 
 #define FIRST_ROOM ((size_t)256 << 10)
 #define LINE_MAX_LEN ((size_t)64 << 20)  /* bytes of a line */
@@ -138,27 +139,102 @@ static int span_line(scan *s, span *out)
     }
 }
 
-/* Finds out the format and columns of a file whose first bytes are there. */
-static int begin_file(scan *s)
+static int is_blank(const char *at, const char *end)
 {
-    while (s->head == s->tail && !s->file_end) {
+    while (at < end && (*at == ' ' || *at == '\t' || *at == '\r'))
+        at++;
+    return at == end;
+}
+
+/* Whether at[0..len) begins with a whole line of text. */
+static int begins_with_text(const char *at, size_t len)
+{
+    const char *end = memchr(at, '\n', len);
+    for (const char *p = at; end && p < end; p++)
+        if ((unsigned char)*p < ' ' && *p != '\t' && *p != '\r')
+            return 0;
+    return end != NULL;
+}
+
+/* Looks at the first bytes of a file: those that are no records are named, and the mark that UTF-8 may
+ * start with is passed. *bin: they are records of ids, though nobody said so. */
+static int first_bytes(scan *s, int *bin)
+{
+    const mr_reader_options *o = &s->options;
+    int known_bin = s->parser && s->parser->format == BIN;
+    size_t want = known_bin ? MIN(s->parser->record_len, (size_t)SIGNATURE_LEN) : SIGNATURE_LEN;
+    const char *name = source_name(s->source), *at;
+    size_t have;
+    for (;;) {
+        at = s->buffer + s->head;
+        have = s->tail - s->head;
+        if (s->file_end || have >= want || (!known_bin && begins_with_text(at, have)))
+            break;
         int rc = refill(s);
         if (rc != SCAN_MORE)
             return rc;
     }
-    if (!s->parser) {
-        format f;
-        if (s->options.schema) {
-            f = CSV;
-        } else {
-            const char *end = NULL;
-            while (!s->file_end && s->tail - s->head < 4096 &&
-                   !(end = memchr(s->buffer + s->head, '\n', s->tail - s->head))) {
-                int rc = refill(s);
-                if (rc != SCAN_MORE)
-                    return rc;
+    *bin = known_bin;
+    if (signature_check(name, at, MIN(have, (size_t)SIGNATURE_LEN), 0))
+        return -1;
+    if (!s->parser && !o->schema && !begins_with_text(at, have))
+        *bin = looks_bin(o, at, have, source_plain_size(s->source));
+    if (*bin)
+        return SCAN_MORE;
+    if (signature_check(name, at, have, 1))
+        return -1;
+    if (have >= 3 && !memcmp(at, "\xef\xbb\xbf", 3))
+        s->head += 3;
+    return SCAN_MORE;
+}
+
+/* The format by the first sample that tells; comments and blank lines before the first one are passed.
+ * SCAN_END in a file without samples. */
+static int guess(scan *s, format *f)
+{
+    enum { LOOK = 4096 };
+    for (;;) {
+        char *at = s->buffer + s->head, *tail = s->buffer + s->tail;
+        int samples = 0;
+        while (at < tail) {
+            char *end = memchr(at, '\n', (size_t)(tail - at));
+            if (!end && !s->file_end && tail - at < LOOK)
+                break;
+            end = end ? end : tail;
+            const char *comment = memchr(at, '#', (size_t)(end - at));
+            if (!is_blank(at, comment ? comment : end)) {
+                samples++;
+                if (format_of_line(at, (size_t)((comment ? comment : end) - at), f))
+                    return SCAN_MORE;
+            } else if (!samples && end < tail) {
+                s->head += (size_t)(end + 1 - at);
+                s->line++;
             }
-            f = format_of_bytes(s->buffer + s->head, MIN(s->tail - s->head, (size_t)4096));
+            at = MIN(end + 1, tail);
+        }
+        *f = LIBSVM;
+        if (samples && (s->file_end || source_once(s->source) || s->tail - s->head >= LOOK))
+            return SCAN_MORE;
+        if (s->file_end)
+            return SCAN_END;
+        int rc = refill(s);
+        if (rc != SCAN_MORE)
+            return rc;
+    }
+}
+
+/* Finds out the format and columns of a file of which nothing was handled yet. Without samples in it the
+ * format may stay open. */
+static int begin_file(scan *s)
+{
+    int bin = 0, rc = first_bytes(s, &bin);
+    if (rc != SCAN_MORE)
+        return rc;
+    if (!s->parser) {
+        format f = s->options.schema ? CSV : BIN;
+        if (!s->options.schema && !bin && (rc = guess(s, &f)) != SCAN_MORE) {
+            s->fresh = rc != SCAN_END;
+            return rc == SCAN_END ? SCAN_MORE : rc;
         }
         if (!(s->parser = parser_new(f, &s->options, source_name(s->source))))
             return -1;
@@ -166,7 +242,6 @@ static int begin_file(scan *s)
     }
     if (is_table(s)) {
         span line;
-        int rc;
         for (;;) {
             rc = span_line(s, &line);
             if (rc == SCAN_END)
@@ -203,7 +278,7 @@ static int next_span(scan *s, span *out)
             return rc;
         if (s->fresh && (rc = begin_file(s)) != SCAN_MORE)
             return rc;
-        rc = is_text(s) ? span_line(s, out) : span_bytes(s, out);
+        rc = !s->parser ? SCAN_END : is_text(s) ? span_line(s, out) : span_bytes(s, out);
         if (rc != SCAN_END)
             return rc;
         s->open = 0;
@@ -275,6 +350,7 @@ static int on_bad(scan *s, const span *x, const char *why, int64_t record, sampl
                  (unsigned long long)x->line, (unsigned long long)((x->line - 1) * x->len), why);
     if (s->options.bad_lines == MR_BAD_ERROR)
         return fail("%s", message);
+    printable(message);
     if (!s->bad++ && !*s->first_bad)
         memcpy(s->first_bad, message, sizeof message);
     s->bad_most = MAX(s->bad, s->bad_most);
@@ -334,7 +410,7 @@ static int seek_bytes(scan *s, int64_t to)
 
 int scan_skip(scan *s, int64_t to)
 {
-    if (source_is_stdin(s->source)) {
+    if (source_once(s->source)) {
         s->record = to;
         return SCAN_MORE;
     }
@@ -346,9 +422,11 @@ int scan_skip(scan *s, int64_t to)
         if (s->parser && s->parser->format == BIN) {
             if (!s->open && (rc = open_next(s)) != SCAN_MORE)
                 return rc;
-            s->fresh = 0;
+            int64_t before = s->record;
             if (seek_bytes(s, to))
                 return -1;
+            if (s->record > before)
+                s->fresh = 0;
             if (s->record == to)
                 break;
         }
@@ -408,7 +486,7 @@ int scan_open(scan *s, const mr_reader_options *o, fit *f, const atomic_int *sto
             return -1;
         s->parser->fit = f;
     }
-    if (source_is_stdin(s->source) || o->follow)
+    if (source_once(s->source) || o->follow)
         return 0;
     /* the first file's columns, or lack of them, are the caller's to hear about at once */
     int rc = open_next(s);

@@ -4,7 +4,8 @@
  * through `raw`; a plain file's are read straight to where they are wanted once those that
  * were looked at are handed out. A packed file may hold several members or frames, and must
  * end with the end of one. Waiting is done in short polls, so that `stop`, an interrupt or a
- * deadline ends it within POLL_MS. */
+ * deadline ends it within POLL_MS. What is no regular file is opened once, without waiting for
+ * its writer, when its turn has come, and cannot be read again. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -14,14 +15,12 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <zlib.h>
-#include <zstd.h>
 
 #include "base.h"
 #include "source.h"
+#include "unpack.h"
 
 enum { RAW = 256 << 10, POLL_MS = 20 };
-enum packing { PLAIN, GZIP, ZSTD };
 
 typedef struct file {
     char *name;
@@ -33,22 +32,45 @@ struct source {
     file *files;
     size_t n, files_room;
     size_t next; /* number of the file to open next */
-    int follow, has_stdin, used_stdin;
+    int follow;
+    int used;       /* a file that can be read only once was opened */
+    char *left_out; /* names, separated by blanks, of files in directories that are not read */
     const atomic_int *stop;
 
     int fd;            /* of the open file, -1: none */
-    int packing;       /* enum packing */
-    int inside;        /* in the middle of a member or frame */
+    int packing;       /* enum packing, PACKING_MORE: not known yet */
     int at_end;        /* the stored bytes have ended */
     double bytes;      /* stored bytes read of all files since the rewind */
     double offset;     /* and of the open one */
     double out;        /* unpacked bytes handed out of the open one */
+    double out_before; /* and of those before it */
     uint8_t *raw;      /* RAW */
     size_t head, tail; /* raw[head..tail) is not used yet */
-    z_stream gzip;
-    int gzip_open;
-    ZSTD_DStream *zstd;
+    unpacker unpacker;
 };
+
+static int is_stdin(const file *f)
+{
+    return !strcmp(f->name, "-");
+}
+
+int mr_path_kind(const char *path)
+{
+    struct stat st;
+    if (!strcmp(path, "-"))
+        return MR_PATH_ONCE;
+    if (stat(path, &st)) {
+        int error = errno;
+        if (error == ENOENT && !lstat(path, &st))
+            return fail("%s: cannot be read: is a link to what is not there", path);
+        return fail("%s: cannot be read: %s", path, strerror(error));
+    }
+    if (S_ISDIR(st.st_mode))
+        return MR_PATH_DIRECTORY;
+    if (access(path, R_OK))
+        return fail("%s: cannot be read: %s", path, strerror(errno));
+    return S_ISREG(st.st_mode) ? MR_PATH_FILE : MR_PATH_ONCE;
+}
 
 static int add(source *s, const char *name)
 {
@@ -59,24 +81,51 @@ static int add(source *s, const char *name)
     if (!f->name)
         return fail("%s: out of memory", name);
     s->n++;
-    if (!strcmp(name, "-")) {
-        s->has_stdin = 1;
-        return 0;
-    }
+    int kind = mr_path_kind(name);
+    if (kind < 0)
+        return -1;
+    for (size_t i = 0; kind == MR_PATH_ONCE && i + 1 < s->n; i++)
+        if (!strcmp(s->files[i].name, name))
+            return fail("%s: can be read only once, and is named twice", source_file_name(s, i));
     struct stat st;
-    if (stat(name, &st))
-        return fail("%s: cannot be read: %s", name, strerror(errno));
-    f->regular = S_ISREG(st.st_mode);
-    if (f->regular)
+    f->regular = kind == MR_PATH_FILE;
+    if (f->regular && !stat(name, &st))
         f->size = (double)st.st_size;
-    if (access(name, R_OK))
-        return fail("%s: cannot be read: %s", name, strerror(errno));
     return 0;
 }
 
-static int visible(const struct dirent *e)
+/* ---- directories ----------------------------------------------------------------------- */
+
+/* A directory and those it stands in. */
+typedef struct level {
+    dev_t device;
+    ino_t inode;
+    const struct level *above;
+} level;
+
+/* What hidden files and the records of other systems' jobs begin with, which nobody misses. */
+static int is_usual(const char *name)
 {
-    return e->d_name[0] != '.' && e->d_name[0] != '_';
+    static const char *const starts[] = {".",          "_SUCCESS",  "_committed_",     "_started_",
+                                         "_temporary", "_metadata", "_common_metadata"};
+    for (size_t i = 0; i < sizeof starts / sizeof *starts; i++)
+        if (!strncmp(name, starts[i], strlen(starts[i])))
+            return 1;
+    return 0;
+}
+
+static int note_left_out(source *s, const char *path)
+{
+    size_t before = s->left_out ? strlen(s->left_out) : 0;
+    if (before > 400) /* enough said */
+        return 0;
+    size_t len = before + strlen(path) + 3;
+    char *grown = realloc(s->left_out, len);
+    if (!grown)
+        return fail("%s: out of memory", path);
+    snprintf(grown + before, len - before, "%s%s", before ? ", " : "", path);
+    s->left_out = grown;
+    return 0;
 }
 
 static int by_name(const struct dirent **a, const struct dirent **b)
@@ -84,33 +133,65 @@ static int by_name(const struct dirent **a, const struct dirent **b)
     return strcmp((*a)->d_name, (*b)->d_name);
 }
 
-static int add_directory(source *s, const char *dir)
+static int add_directory(source *s, const char *dir, const level *above);
+
+static int add_entry(source *s, const char *path, const char *name, const level *above)
 {
+    if (name[0] == '.' || name[0] == '_')
+        return is_usual(name) ? 0 : note_left_out(s, path);
+    int kind = mr_path_kind(path);
+    if (kind < 0)
+        return -1;
+    if (kind == MR_PATH_DIRECTORY)
+        return add_directory(s, path, above);
+    if (kind == MR_PATH_ONCE)
+        return fail("%s: is no file; name it by itself, or take it out of the directory", path);
+    return add(s, path);
+}
+
+static int add_directory(source *s, const char *dir, const level *above)
+{
+    struct stat st;
+    if (stat(dir, &st))
+        return fail("%s: cannot be read: %s", dir, strerror(errno));
+    level here = {st.st_dev, st.st_ino, above};
+    for (const level *l = above; l; l = l->above)
+        if (l->device == here.device && l->inode == here.inode)
+            return fail("%s: is a link to a directory that it stands in; take it away", dir);
     struct dirent **list = NULL;
-    int n = scandir(dir, &list, visible, by_name);
+    int n = scandir(dir, &list, NULL, by_name);
     if (n < 0)
         return fail("%s: cannot be read: %s", dir, strerror(errno));
-    size_t before = s->n;
     int rc = 0;
     for (int i = 0; i < n; i++) {
-        size_t len = strlen(dir) + strlen(list[i]->d_name) + 2;
-        char *path = malloc(len);
-        struct stat st;
-        if (!path)
+        const char *name = list[i]->d_name;
+        size_t len = strlen(dir) + strlen(name) + 2;
+        char *path = rc ? NULL : malloc(len);
+        if (!path && !rc)
             rc = fail("%s: out of memory", dir);
-        if (path && !rc) {
+        if (path) {
             int slash = dir[strlen(dir) - 1] == '/';
-            snprintf(path, len, "%s%s%s", dir, slash ? "" : "/", list[i]->d_name);
-            if (!stat(path, &st) && !S_ISDIR(st.st_mode))
-                rc = add(s, path);
+            snprintf(path, len, "%s%s%s", dir, slash ? "" : "/", name);
+            rc = add_entry(s, path, name, &here);
         }
         free(path);
         free(list[i]);
     }
     free(list);
-    if (!rc && s->n == before)
-        rc = fail("%s: is a directory without files", dir);
     return rc;
+}
+
+/* ---- opening ----------------------------------------------------------------------------- */
+
+static int add_any(source *s, const char *name)
+{
+    int kind = mr_path_kind(name);
+    if (kind != MR_PATH_DIRECTORY)
+        return kind < 0 ? -1 : add(s, name);
+    size_t before = s->n;
+    if (add_directory(s, name, NULL))
+        return -1;
+    return s->n > before ? 0 : fail("%s: is a directory without files", name);
 }
 
 source *source_open(const char *const *files, size_t n, int follow, const atomic_int *stop)
@@ -125,17 +206,14 @@ source *source_open(const char *const *files, size_t n, int follow, const atomic
     s->stop = stop;
     if (!(s->raw = memory_new(RAW)))
         goto failed;
-    for (size_t i = 0; i < n; i++) {
-        struct stat st;
-        int is_dir = strcmp(files[i], "-") && !stat(files[i], &st) && S_ISDIR(st.st_mode);
-        if (is_dir ? add_directory(s, files[i]) : add(s, files[i]))
+    for (size_t i = 0; i < n; i++)
+        if (add_any(s, files[i]))
             goto failed;
+    if (follow && !s->files[s->n - 1].regular) {
+        fail("%s: cannot be followed: only a file can, a pipe ends when its writer closes it",
+             source_file_name(s, s->n - 1));
+        goto failed;
     }
-    for (size_t i = 0; i < s->n; i++)
-        if (s->files[i].regular && s->files[i].size == 0 && !(follow && i + 1 == s->n)) {
-            fail("%s: is empty", s->files[i].name);
-            goto failed;
-        }
     return s;
 failed:
     source_close(s);
@@ -147,9 +225,7 @@ static void file_close(source *s)
     if (s->fd > 0)
         close(s->fd);
     s->fd = -1;
-    if (s->gzip_open)
-        inflateEnd(&s->gzip);
-    s->gzip_open = 0;
+    unpacker_end(&s->unpacker);
 }
 
 void source_close(source *s)
@@ -157,10 +233,10 @@ void source_close(source *s)
     if (!s)
         return;
     file_close(s);
-    if (s->zstd)
-        ZSTD_freeDStream(s->zstd);
+    unpacker_free(&s->unpacker);
     for (size_t i = 0; i < s->n; i++)
         free(s->files[i].name);
+    free(s->left_out);
     memory_free(s->files);
     memory_free(s->raw);
     memory_free(s);
@@ -187,6 +263,11 @@ const char *source_name(const source *s)
     return source_file_name(s, source_file(s));
 }
 
+double source_plain_size(const source *s)
+{
+    return s->packing == PLAIN ? s->files[s->next - 1].size : -1;
+}
+
 double source_offset(const source *s)
 {
     return s->offset;
@@ -208,18 +289,31 @@ double source_total(const source *s)
     return s->follow ? -1 : total;
 }
 
-int source_is_stdin(const source *s)
+const char *source_once(const source *s)
 {
-    return s->has_stdin;
+    for (size_t i = 0; i < s->n; i++)
+        if (!s->files[i].regular)
+            return source_file_name(s, i);
+    return NULL;
+}
+
+size_t source_files(const source *s)
+{
+    return s->n;
+}
+
+const char *source_left_out(const source *s)
+{
+    return s->left_out ? s->left_out : "";
 }
 
 int source_rewind(source *s)
 {
     file_close(s);
-    if (s->used_stdin)
-        return fail("standard input: can be read only once");
+    if (s->used)
+        return fail("%s: can be read only once", source_once(s));
     s->next = 0;
-    s->bytes = s->offset = 0;
+    s->bytes = s->offset = s->out = s->out_before = 0;
     return 0;
 }
 
@@ -276,8 +370,13 @@ static ssize_t stored(source *s, void *out, size_t len, double until)
 /* More stored bytes into raw. */
 static ssize_t refill(source *s, double until)
 {
-    if (s->head == s->tail)
+    if (s->head == s->tail) {
         s->head = s->tail = 0;
+    } else if (s->tail == RAW) {
+        memmove(s->raw, s->raw + s->head, s->tail - s->head);
+        s->tail -= s->head;
+        s->head = 0;
+    }
     ssize_t got = stored(s, s->raw + s->tail, RAW - s->tail, until);
     if (got > 0)
         s->tail += (size_t)got;
@@ -286,22 +385,36 @@ static ssize_t refill(source *s, double until)
     return got;
 }
 
+/* Fails if none of the files had a byte. */
+static int all_empty(source *s)
+{
+    s->out_before += s->out;
+    s->out = 0;
+    if (s->out_before > 0 || source_once(s) || s->follow)
+        return 0;
+    return s->n == 1
+               ? fail("%s: is empty", s->files[0].name)
+               : fail("%s and %zu more files: all of them are empty", s->files[0].name, s->n - 1);
+}
+
 int source_next(source *s)
 {
     file_close(s);
     if (s->next == s->n)
-        return 0;
+        return all_empty(s);
     file *f = &s->files[s->next++];
+    s->out_before += s->out;
     s->offset = s->out = 0;
     s->head = s->tail = 0;
-    s->at_end = s->inside = 0;
-    s->packing = -1;
-    if (!strcmp(f->name, "-")) {
-        s->used_stdin = 1;
+    s->at_end = 0;
+    s->packing = PACKING_MORE;
+    if (!f->regular)
+        s->used = 1;
+    if (is_stdin(f)) {
         s->fd = 0;
         return 1;
     }
-    s->fd = open(f->name, O_RDONLY | O_CLOEXEC);
+    s->fd = open(f->name, O_RDONLY | O_CLOEXEC | (f->regular ? 0 : O_NONBLOCK));
     if (s->fd < 0)
         return fail("%s: cannot be read: %s", f->name, strerror(errno));
     if (f->regular)
@@ -309,88 +422,53 @@ int source_next(source *s)
     return 1;
 }
 
-/* What the open file is packed with. Two bytes tell gzip, four zstd; a shorter file is plain. */
+/* What the open file is packed with. */
 static ssize_t detect(source *s, double until)
 {
-    static const uint8_t zstd_magic[4] = {0x28, 0xb5, 0x2f, 0xfd};
-    while (s->tail < 4 && !s->at_end) {
+    int packing;
+    while ((packing = packing_of(s->raw, s->tail)) == PACKING_MORE && !s->at_end) {
         ssize_t got = refill(s, until);
         if (got < 0)
             return got;
-        if (s->tail && s->raw[0] != 0x1f && s->raw[0] != zstd_magic[0])
-            break;
     }
-    s->packing = PLAIN;
-    if (s->tail >= 2 && s->raw[0] == 0x1f && s->raw[1] == 0x8b) {
-        s->packing = GZIP;
-        s->gzip = (z_stream){0};
-        if (inflateInit2(&s->gzip, 16 + MAX_WBITS) != Z_OK)
-            return fail("%s: zlib cannot start", source_name(s));
-        s->gzip_open = 1;
-    } else if (s->tail >= 4 && !memcmp(s->raw, zstd_magic, 4)) {
-        s->packing = ZSTD;
-        if (!s->zstd && !(s->zstd = ZSTD_createDStream()))
-            return fail("%s: zstd cannot start", source_name(s));
-        ZSTD_initDStream(s->zstd);
-    }
-    if (s->packing != PLAIN && following(s))
+    s->packing = packing == PACKING_MORE ? PLAIN : packing;
+    if (s->packing == PLAIN)
+        return 0;
+    if (following(s))
         return fail("%s: a packed file cannot be followed", source_name(s));
-    return 0;
+    return unpacker_begin(&s->unpacker, s->packing, source_name(s));
 }
 
 static ssize_t unpack(source *s, void *out, size_t len, double until)
 {
-    const char *kind = s->packing == GZIP ? "gzip" : "zstd";
+    unpacker *u = &s->unpacker;
     for (;;) {
-        if (s->head == s->tail && !s->at_end) {
+        while (s->tail - s->head < unpacker_needs(u, s->raw + s->head, s->tail - s->head) &&
+               !s->at_end) {
             ssize_t got = refill(s, until);
             if (got < 0)
                 return got;
         }
-        if (s->head == s->tail && s->at_end && !s->inside)
+        if (s->head == s->tail && s->at_end && !u->inside)
             return 0;
-        size_t made = 0, used = 0;
+        size_t made, used;
         double at = s->offset - (double)(s->tail - s->head);
-        if (s->packing == GZIP) {
-            s->gzip.next_in = s->raw + s->head;
-            s->gzip.avail_in = (uInt)(s->tail - s->head);
-            s->gzip.next_out = out;
-            s->gzip.avail_out = (uInt)MIN(len, (size_t)1 << 30);
-            uInt room = s->gzip.avail_out;
-            s->inside = 1;
-            int rc = inflate(&s->gzip, Z_NO_FLUSH);
-            if (rc != Z_OK && rc != Z_STREAM_END && rc != Z_BUF_ERROR)
-                return fail("%s: is damaged at byte %.0f: %s", source_name(s), at,
-                            s->gzip.msg ? s->gzip.msg : "not gzip");
-            made = room - s->gzip.avail_out;
-            used = s->tail - s->head - s->gzip.avail_in;
-            if (rc == Z_STREAM_END) {
-                s->inside = 0;
-                inflateReset(&s->gzip);
-            }
-        } else {
-            ZSTD_inBuffer in = {s->raw + s->head, s->tail - s->head, 0};
-            ZSTD_outBuffer to = {out, len, 0};
-            size_t rc = ZSTD_decompressStream(s->zstd, &to, &in);
-            if (ZSTD_isError(rc))
-                return fail("%s: is damaged at byte %.0f: %s", source_name(s), at,
-                            ZSTD_getErrorName(rc));
-            made = to.pos;
-            used = in.pos;
-            s->inside = rc != 0;
-        }
+        if (unpacker_run(u, source_name(s), at, s->raw + s->head, s->tail - s->head, out, len,
+                         &used, &made))
+            return -1;
         s->head += used;
         if (made)
             return (ssize_t)made;
-        if (!used && s->head == s->tail && s->at_end && s->inside)
+        if (!used && s->head == s->tail && s->at_end && u->inside)
             return fail("%s: is truncated: the %s data ends at byte %.0f in the middle of a %s",
-                        source_name(s), kind, s->offset, s->packing == GZIP ? "member" : "frame");
+                        source_name(s), s->packing == GZIP ? "gzip" : "zstd", s->offset,
+                        s->packing == GZIP ? "member" : "frame");
     }
 }
 
 ssize_t source_read(source *s, void *out, size_t len, double until)
 {
-    ssize_t got = s->packing < 0 ? detect(s, until) : 0;
+    ssize_t got = s->packing == PACKING_MORE ? detect(s, until) : 0;
     if (got < 0)
         return got;
     if (s->packing != PLAIN) {
@@ -404,15 +482,13 @@ ssize_t source_read(source *s, void *out, size_t len, double until)
     }
     if (got > 0)
         s->out += (double)got;
-    if (got == 0 && s->out == 0 && strcmp(s->files[s->next - 1].name, "-"))
-        return fail("%s: is empty", source_name(s));
     return got;
 }
 
 int64_t source_seek(source *s, int64_t n)
 {
     file *f = &s->files[s->next - 1];
-    if (!f->regular || n <= 0 || s->out > 0 || (s->packing < 0 && detect(s, 0) < 0) ||
+    if (!f->regular || n <= 0 || s->out > 0 || (s->packing == PACKING_MORE && detect(s, 0) < 0) ||
         s->packing != PLAIN)
         return 0;
     int64_t to = MIN(n, (int64_t)f->size);

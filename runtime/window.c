@@ -251,10 +251,12 @@ int windows_seek(windows *w, mr_position from)
     }
     if (w->in_memory || (!w->fill_record && !w->scan.record))
         return SCAN_MORE;
-    if (source_is_stdin(w->scan.source) && w->fill_give)
-        return fail("standard input: cannot go on in the middle of a shuffled window; start at "
-                    "record %lld",
-                    (long long)w->fill_record);
+    const char *once = source_once(w->scan.source);
+    if (once && w->fill_give)
+        return fail(
+            "%s: is read once, and cannot go on in the middle of a shuffled window; start at "
+            "record %lld",
+            once, (long long)w->fill_record);
     if (w->scan.record && scan_rewind(&w->scan))
         return -1;
     rc = scan_skip(&w->scan, w->fill_record);

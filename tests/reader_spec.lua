@@ -278,8 +278,10 @@ describe("a reader", function()
       problem(read, path, { split = { fraction = 1.5, part = "train" } }))
     assert.equal("standard input: is read once, so only one epoch of it is possible",
       problem(read, "-", { epochs = 2 }))
-    assert.equal("standard input: cannot be one of several files", problem(read, { path, "-" }, {}))
-    assert.equal("standard input: cannot be shuffled as a whole; give a window",
+    assert.equal("standard input: can be read only once, and is named twice", problem(read, { "-", "-" }, {}))
+    assert.equal("standard input: can be read only once, so reading cannot go on in the middle of several "
+      .. "files", problem(read, { path, "-" }, { from = { epoch = 0, sample = 3 } }))
+    assert.equal("standard input: cannot be shuffled as a whole, it is read once; give a window",
       problem(read, "-", { shuffle = "full" }))
     assert.equal('format "svm": is not one of libsvm, libffm, libfm, csv, tsv, bin',
       problem(function() mr.data { files = path, format = "svm" }:batches() end))

@@ -198,6 +198,14 @@ local function window_of(o)
   return 0
 end
 
+-- Files of directories that are not read are named once.
+local told = {}
+local function tell_left_out(names)
+  if names == "" or told[names] then return end
+  told[names] = true
+  io.stderr:write("moonrock: not read, since their names begin with _: ", names, "\n")
+end
+
 --- Batches of files.
 ---@param files string|string[] paths; "-" is standard input
 ---@param options table|nil size (256), epochs (1), shuffle (true, a number of samples, "full" or
@@ -241,6 +249,7 @@ function reader.open(files, options, format)
   c.max_wait = o.max_wait or -1
   c.bytes = o.bytes or 0
   local handle = err.check(C.mr_reader_open(c))
+  tell_left_out(ffi.string(C.mr_reader_left_out(handle)))
   local batch = reader.batch(C.mr_reader_batch(handle), format.owner)
   return setmetatable({ c = ffi.gc(handle, C.mr_reader_close), batch = batch, schema = format.owner,
     anchors = anchors, epoch = (from.epoch or 0) + 1, epochs = o.epochs or 1 }, Batches)

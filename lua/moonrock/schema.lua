@@ -111,11 +111,8 @@ local function write_field(f, anchors)
   return c
 end
 
-local function exists(path)
-  local f = io.open(path)
-  if f then f:close() end
-  return f ~= nil
-end
+-- Without opening it: it may be a pipe.
+local function exists(path) return C.mr_path_kind(path) > 0 end
 
 -- Where a file is that a schema names: beside the schema, or beside the program it ships with.
 local function beside(path, file)
@@ -190,11 +187,9 @@ local function files_of(self, part)
   if type(part) == "string" and (part == "train" or part == "valid" or part == "test") then
     local file = self.parts[part]
     if not file then err.raise("schema %s names no files for %q", self.name, part) end
-    local f = io.open(file)
-    if not f then
+    if not exists(file) then
       err.raise("schema %s: its %s file %s is not here; give the data by --data", self.name, part, file)
     end
-    f:close()
     return file
   end
   return part

@@ -400,17 +400,23 @@ function options.count_bad(batches)
   return bad
 end
 
---- Fails if a file is not there, before anything is made.
+--- Fails if a file is not there, before anything is made. Files are not opened: a pipe can be opened once.
 ---@param files string[]
 function options.check_files(files)
+  local C = require "moonrock.ffi"
   for _, path in ipairs(files) do
-    local file, problem
-    if path ~= "-" then
-      file, problem = io.open(path)
-      if not file then error("data " .. problem, 0) end
-      file:close()
-    end
+    if C.mr_path_kind(path) < 0 then error("data " .. require("ffi").string(C.mr_error()), 0) end
   end
+end
+
+--- What data is called that can be read only once, as a pipe can; nil for files and directories, and for
+--- what is not there.
+---@param path string
+---@return string|nil
+function options.once(path)
+  if path == "-" then return "standard input (-)" end
+  local C = require "moonrock.ffi"
+  return C.mr_path_kind(path) == C.MR_PATH_ONCE and ("%s (a pipe)"):format(path) or nil
 end
 
 --- One file as it is, several as a list, none as the schema's part.

@@ -32,25 +32,31 @@ end
 
 local SHUFFLE = { window = true, full = "full", off = false }
 
--- Standard input can be read once, in its order.
+-- Standard input and other pipes can be read once, in their order.
 local function check_once(args, files)
-  local reads = 0
+  local once
   for _, file in ipairs(files) do
-    if file == "-" then reads = reads + 1 end
+    local name = options.once(file)
+    if once and name == once then options.usage("%s can be read only once", name) end
+    once = once or name
   end
-  if reads == 0 then return end
-  if reads > 1 then options.usage("standard input (-) can be read only once") end
+  if not once then return end
   if (args.epochs or 1) > 1 then
-    options.usage("--epochs %d: standard input (-) can be read only once", args.epochs)
+    options.usage("--epochs %d: %s can be read only once", args.epochs, once)
   end
   if args.shuffle == "full" then
-    options.usage("--shuffle full: standard input (-) can be read only once, use window or off")
+    options.usage("--shuffle full: %s can be read only once, use window or off", once)
   end
   if args.folds then
-    options.usage("--folds %d: standard input (-) can be read only once, give a file", args.folds)
+    options.usage("--folds %d: %s can be read only once, give a file", args.folds, once)
   end
   if tonumber(args.valid) then
-    options.usage("--valid %s: standard input (-) can be read only once, give a file", args.valid)
+    options.usage("--valid %s: %s can be read only once, give a file", args.valid, once)
+  end
+  for _, pair in ipairs(args.set) do
+    if pair[1] == "fit.class_weight" and pair[2] == "balanced" then
+      options.usage("--set fit.class_weight=balanced: %s can be read only once, give two weights", once)
+    end
   end
   args.epochs = 1
 end
