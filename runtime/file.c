@@ -144,6 +144,26 @@ int64_t file_ends(const char *path, size_t len)
     return bad ? fail("%s: could not be read: %s", path, strerror(why)) : size;
 }
 
+int mr_path_kind(const char *path)
+{
+    struct stat st;
+    if (!strcmp(path, "-"))
+        return MR_PATH_ONCE;
+    if (stat(path, &st) || access(path, R_OK))
+        return fail("%s: %s", path, strerror(errno));
+    return S_ISREG(st.st_mode)   ? MR_PATH_FILE
+           : S_ISDIR(st.st_mode) ? MR_PATH_DIRECTORY
+                                 : MR_PATH_ONCE;
+}
+
+double mr_path_bytes(const char *path)
+{
+    struct stat st;
+    if (stat(path, &st))
+        return fail("%s: %s", path, strerror(errno));
+    return S_ISREG(st.st_mode) ? (double)st.st_size : 0;
+}
+
 int file_want(const char *path)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);

@@ -126,13 +126,20 @@ end
 
 -- ---- and back --------------------------------------------------------------------------------
 
--- Reads rows, dense weights, counters and position from the store.
-local function load(m, state)
+--- Reads the rows of a model's tables, if they fit; cold: each when it is looked up.
+---@param m table
+---@param cold boolean|nil
+function commit.load_tables(m, cold)
   for _, t in ipairs(m.tables) do
     C.mr_table_clear(t.c)
-    m.store:load(t, m.cold)
+    m.store:load(t, cold)
     t:load_rates(m.store)
   end
+end
+
+-- Reads rows, dense weights, counters and position from the store.
+local function load(m, state)
+  commit.load_tables(m, m.cold)
   for _, p in ipairs(m.params) do
     local bytes = not (m.dropped and m.dropped.params[p.name]) and m.store:get("param/" .. p.name)
     if bytes then p:load(bytes) end
