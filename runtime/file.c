@@ -144,16 +144,20 @@ int64_t file_ends(const char *path, size_t len)
     return bad ? fail("%s: could not be read: %s", path, strerror(why)) : size;
 }
 
-int mr_path_kind(const char *path)
+const char *mr_path_absolute(const char *path)
 {
-    struct stat st;
-    if (!strcmp(path, "-"))
-        return MR_PATH_ONCE;
-    if (stat(path, &st) || access(path, R_OK))
-        return fail("%s: %s", path, strerror(errno));
-    return S_ISREG(st.st_mode)   ? MR_PATH_FILE
-           : S_ISDIR(st.st_mode) ? MR_PATH_DIRECTORY
-                                 : MR_PATH_ONCE;
+    static _Thread_local char absolute[PATH_SIZE];
+    char here[PATH_SIZE];
+    while (!strncmp(path, "./", 2))
+        for (path += 2; *path == '/';)
+            path++;
+    if (*path != '/' && !getcwd(here, sizeof here)) {
+        fail("%s: the working directory is not known: %s", path, strerror(errno));
+        return NULL;
+    }
+    int bad = *path == '/' ? path_make(absolute, "%s", path)
+                           : path_make(absolute, "%s/%s", strcmp(here, "/") ? here : "", path);
+    return bad ? NULL : absolute;
 }
 
 double mr_path_bytes(const char *path)

@@ -1002,6 +1002,9 @@ int mr_watch_load(mr_watch *w, const void *bytes, size_t len);
  * written to as they are. */
 typedef struct mr_output mr_output;
 
+/* The path from the root; NULL. Owned by the thread, until the next. */
+const char *mr_path_absolute(const char *path);
+
 /* Bytes of a file; 0 of anything else; -1 if it is not there. */
 double mr_path_bytes(const char *path);
 

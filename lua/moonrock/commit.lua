@@ -88,7 +88,10 @@ local function prepare(m)
     for _, p in ipairs(m.params) do
       store:put("param/" .. p.name, C.mr_param_bytes(p.c), tonumber(C.mr_param_len(p.c)))
     end
-    if description ~= m.described then store:put("model", description) end
+    if description ~= m.described then
+      store:put("model", description)
+      if m.schema and m.schema.parts then store:put("files", Store.encode(m.schema.parts)) end
+    end
     store:put("state", Store.encode { step = m.step_number, epoch = tonumber(m.position.epoch),
       sample = tonumber(m.position.sample), fit = m.fit, lr_factor = m.lr_factor })
     if m.watch then store:put("watch", m.watch:save()) end
