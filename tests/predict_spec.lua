@@ -32,7 +32,7 @@ describe("a score that is not a number", function()
   end
 
   it("is an error that names file, line, key and value, wherever the sample is in its batch", function()
-    local data = overflowing("o.svm", "0 1:1 77:1e30 3:1e22", "0 3:1e38")
+    local data = overflowing("o.svm", "0 1:1 77:1e30 3:1e22", "0 3:1e38 1:1e37")
     for _, batch in ipairs { "1", "7", "4096" } do
       local status, out, errors = moonrock("predict", "--store", dir .. "/fm", "--data", data, "--batch", batch)
       assert.equal(1, status)
@@ -42,7 +42,7 @@ describe("a score that is not a number", function()
   end)
 
   it("is nan under --bad-lines skip, and the number of them is told", function()
-    local data = overflowing("o.svm", "0 1:1 77:1e30 3:1e22", "0 3:1e38")
+    local data = overflowing("o.svm", "0 1:1 77:1e30 3:1e22", "0 3:1e38 1:1e37")
     local out, errors = good("predict", "--store", dir .. "/fm", "--data", data, "--bad-lines", "skip")
     assert.equal(40, lines(out))
     local n, at = 0, {}
@@ -60,7 +60,7 @@ describe("a score that is not a number", function()
       return mr.schema { label = "y", fields = { mr.category "c", mr.numeric("price", { scale = "none" }),
         mr.numeric("age", { scale = "none" }) } }]])
     write(dir .. "/train.csv", "c,price,age,y\na,1,2,1\nb,2,1,0\na,2,2,1\n")
-    local data = write(dir .. "/new.csv", "c,price,age\na,1,2\nb,1e30,2\n")
+    local data = write(dir .. "/new.csv", "c,price,age\na,1,2\nb,1e30,1e20\n")
     good("train", "fm", "--schema", dir .. "/s.lua", "--data", dir .. "/train.csv", "--store", dir .. "/csv")
     local status, _, errors = moonrock("predict", "--store", dir .. "/csv", "--data", data)
     assert.equal(1, status)
