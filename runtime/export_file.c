@@ -1,4 +1,5 @@
-/* export_file.c - files that imports read in order. */
+/* export_file.c - the files of exports and imports. One that is written stands beside its place, as
+ * NAME.writing-PID, until it is whole and synced: there is never half of one. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -7,7 +8,133 @@
 
 #include "export.h"
 
-enum { BUFFER = 1 << 18, LINE_MOST = 64 << 20 };
+enum { BUFFER = 1 << 18 };
+
+struct out_file {
+    int fd, standard, beside, failed;
+    char path[PATH_SIZE], target[PATH_SIZE];
+    char *buffer;
+    size_t n;
+    uint64_t len;
+};
+
+static int out_fail(out_file *f, int why)
+{
+    f->failed = 1;
+    return fail("%s: could not be written: %s", f->standard ? "standard output" : f->target,
+                strerror(why));
+}
+
+out_file *out_open(const char *path, int beside)
+{
+    out_file *f = memory_zero(sizeof *f);
+    if (!f)
+        return NULL;
+    f->standard = !strcmp(path, "-");
+    f->beside = beside && !f->standard;
+    f->fd = -1;
+    f->buffer = memory_new(BUFFER);
+    int bad = !f->buffer || path_make(f->target, "%s", path) ||
+              (f->beside ? path_make(f->path, "%s.writing-%d", path, (int)getpid())
+                         : path_make(f->path, "%s", path));
+    if (!bad) {
+        f->fd = f->standard ? STDOUT_FILENO
+                            : open(f->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+        bad = f->fd < 0 ? out_fail(f, errno) : 0;
+    }
+    if (bad) {
+        memory_free(f->buffer);
+        memory_free(f);
+        return NULL;
+    }
+    return f;
+}
+
+static int write_all(out_file *f, const char *bytes, size_t len)
+{
+    while (len) {
+        ssize_t n = write(f->fd, bytes, len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return out_fail(f, n ? errno : ENOSPC);
+        bytes += n;
+        len -= (size_t)n;
+    }
+    return 0;
+}
+
+static int out_flush(out_file *f)
+{
+    size_t n = f->n;
+    f->n = 0;
+    return f->failed ? -1 : write_all(f, f->buffer, n);
+}
+
+int out_write(out_file *f, const void *bytes, size_t len)
+{
+    if (f->n + len > BUFFER && out_flush(f))
+        return -1;
+    f->len += len;
+    if (len > BUFFER)
+        return write_all(f, bytes, len);
+    memcpy(f->buffer + f->n, bytes, len);
+    f->n += len;
+    return 0;
+}
+
+int out_over(out_file *f, uint64_t at, const void *bytes, size_t len)
+{
+    if (out_flush(f))
+        return -1;
+    ssize_t n = pwrite(f->fd, bytes, len, (off_t)at);
+    return n == (ssize_t)len ? 0 : out_fail(f, n < 0 ? errno : ENOSPC);
+}
+
+uint64_t out_len(const out_file *f)
+{
+    return f->len;
+}
+
+static void out_free(out_file *f)
+{
+    if (f->fd >= 0 && !f->standard)
+        close(f->fd);
+    memory_free(f->buffer);
+    memory_free(f);
+}
+
+void out_abort(out_file *f)
+{
+    if (!f)
+        return;
+    if (!f->standard)
+        unlink(f->path);
+    out_free(f);
+}
+
+int out_end(out_file *f)
+{
+    char parent[PATH_SIZE];
+    int bad = out_flush(f);
+    if (!bad && !f->standard && fsync(f->fd))
+        bad = out_fail(f, errno);
+    if (!bad && f->beside) {
+        if (rename(f->path, f->target))
+            bad = out_fail(f, errno);
+        path_parent(f->target, parent);
+        if (!bad)
+            bad = directory_sync(parent);
+    } else if (bad && !f->standard) {
+        unlink(f->path);
+    }
+    out_free(f);
+    return bad ? -1 : 0;
+}
+
+/* ---- reading ---- */
+
+enum { LINE_MOST = 64 << 20 };
 
 in_file *in_open(const char *path)
 {

@@ -165,7 +165,7 @@ struct mr_table {
     admission *admission;       /* NULL: every key is admitted */
     /* where rows come from and go to */
     mr_store *store;
-    int resident;           /* the cache holds every row */
+    atomic_int resident;    /* the cache holds every row */
     uint64_t step;          /* the last one */
     uint64_t durable;       /* step of the last commit */
     uint64_t expired;       /* rows of this step and before are no more */

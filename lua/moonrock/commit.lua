@@ -88,10 +88,7 @@ local function prepare(m)
     for _, p in ipairs(m.params) do
       store:put("param/" .. p.name, C.mr_param_bytes(p.c), tonumber(C.mr_param_len(p.c)))
     end
-    if description ~= m.described then
-      store:put("model", description)
-      if m.schema and m.schema.parts then store:put("files", Store.encode(m.schema.parts)) end
-    end
+    if description ~= m.described then store:put("model", description) end
     store:put("state", Store.encode { step = m.step_number, epoch = tonumber(m.position.epoch),
       sample = tonumber(m.position.sample), fit = m.fit, lr_factor = m.lr_factor })
     if m.watch then store:put("watch", m.watch:save()) end
@@ -129,20 +126,13 @@ end
 
 -- ---- and back --------------------------------------------------------------------------------
 
---- Reads the rows of a model's tables, if they fit; cold: each when it is looked up.
----@param m table
----@param cold boolean|nil
-function commit.load_tables(m, cold)
-  for _, t in ipairs(m.tables) do
-    C.mr_table_clear(t.c)
-    m.store:load(t, cold)
-    t:load_rates(m.store)
-  end
-end
-
 -- Reads rows, dense weights, counters and position from the store.
 local function load(m, state)
-  commit.load_tables(m, m.cold)
+  for _, t in ipairs(m.tables) do
+    C.mr_table_clear(t.c)
+    m.store:load(t, m.cold)
+    t:load_rates(m.store)
+  end
   for _, p in ipairs(m.params) do
     local bytes = not (m.dropped and m.dropped.params[p.name]) and m.store:get("param/" .. p.name)
     if bytes then p:load(bytes) end

@@ -76,8 +76,6 @@ local OPTIONS = { name = true, format = true, header = true, columns = true, sep
   missing = true, trim = true, quote = true, label = true, weight = true, fields = true, files = true,
   recipe = true, task = true }
 
-local PARTS = { train = true, valid = true, test = true }
-
 local function byte(text, what)
   if type(text) ~= "string" or #text ~= 1 then
     err.raise("schema: %s is %q, expected one character", what, tostring(text))
@@ -116,18 +114,16 @@ end
 -- Without opening it: it may be a pipe.
 local function exists(path) return C.mr_path_kind(path) > 0 end
 
--- Where a file is that a schema names, from the root: beside the schema, or beside the program it ships with.
+-- Where a file is that a schema names: beside the schema, or beside the program it ships with.
 local function beside(path, file)
+  if file:match("^/") then return file end
   local folder = path and path:match("^(.*/)[^/]*$") or ""
-  local found = file:match("^/") and file or folder .. file
+  if exists(folder .. file) then return folder .. file end
   local program = ffi.string(C.mr_program()):match("^(.*/)[^/]*$") or ""
-  for _, place in ipairs { "", program, program .. "../share/lua/5.1/" } do
-    if exists(place .. found) then
-      found = place .. found
-      break
-    end
+  for _, place in ipairs { "", "../share/lua/5.1/" } do
+    if exists(program .. place .. folder .. file) then return program .. place .. folder .. file end
   end
-  return ffi.string(err.check(C.mr_path_absolute(found)))
+  return folder .. file
 end
 
 --- A schema.
@@ -178,22 +174,8 @@ function schema.schema(o)
     end
     err.check(C.mr_schema_field(handle, write_field(f, anchors)))
   end
-  for part, file in pairs(o.files or {}) do
-    if type(file) ~= "string" or not PARTS[part] then
-      err.raise("schema %s: files.%s is %s, expected { train =, valid =, test = } with the path of a file or "
-        .. "a directory each", self.name, tostring(part), err.show(file))
-    end
-    self.parts[part] = beside(at.path, file)
-  end
+  for part, file in pairs(o.files or {}) do self.parts[part] = beside(at.path, file) end
   return self
-end
-
---- Takes the files that a store keeps in the place of those beside a schema that has no place any more.
----@param parts table<string, string>
-function Schema:found(parts)
-  for part, file in pairs(parts) do
-    if exists(file) or not self.parts[part] or not exists(self.parts[part]) then self.parts[part] = file end
-  end
 end
 
 function Schema:fields_count() return C.mr_schema_fields(self.c) end
@@ -202,7 +184,7 @@ function Schema:fields_count() return C.mr_schema_fields(self.c) end
 function Schema:fitted() return C.mr_schema_unfitted(self.c) == nil end
 
 local function files_of(self, part)
-  if PARTS[part] then
+  if type(part) == "string" and (part == "train" or part == "valid" or part == "test") then
     local file = self.parts[part]
     if not file then err.raise("schema %s names no files for %q", self.name, part) end
     if not exists(file) then
