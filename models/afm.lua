@@ -13,7 +13,7 @@ return mr.model("afm", function(m, opt)
     w = { dim = 1, init = "zeros", optim = opt.linear },
     v = { dim = dim, init = mr.init.normal(opt.init or 0.01), optim = opt.factors },
   })
-  local bias = m:param("bias", { 1 })
+  local bias = m:param("bias", { 1 }, { init = "label" })
   local fields = m:fields()
   local pairs_n = fields * (fields - 1) / 2
   local attend = mr.mlp(m, "attention", dim, { width, 1 }, { optim = dense })

@@ -19,7 +19,7 @@ return mr.model("autoint", function(m, opt)
       dropout = opt.dropout, layer_norm = opt.layer_norm, optim = dense })
     from = heads * width
   end
-  local last = mr.linear(m, "last", fields * from, 1, { optim = dense })
+  local last = mr.linear(m, "last", fields * from, 1, { bias_init = "label", optim = dense })
   local deep
   if opt.hidden then
     local widths = { unpack(opt.hidden) }

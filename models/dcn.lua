@@ -18,7 +18,7 @@ return mr.model("dcn", function(m, opt)
   local widths = { unpack(opt.hidden or { 256, 128 }) }
   widths[#widths + 1] = 1
   local deep = mr.mlp(m, "deep", d, widths, { dropout = opt.dropout, batch_norm = opt.batch_norm,
-    optim = dense })
+    bias_init = "label", optim = dense })
 
   return function(x)
     local v = row(x).v:fields()

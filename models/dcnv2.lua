@@ -22,7 +22,7 @@ return mr.model("dcnv2", function(m, opt)
   local widths = { unpack(opt.hidden or { 256, 128 }) }
   widths[#widths + 1] = 1
   local deep = mr.mlp(m, "deep", d, widths, { dropout = opt.dropout, batch_norm = opt.batch_norm,
-    optim = dense })
+    bias_init = "label", optim = dense })
   if structure == "stacked" then
     return function(x) return deep(cross(row(x).v:fields())) end
   end

@@ -20,7 +20,7 @@ return mr.model("din", function(m, opt)
   local widths = { unpack(opt.hidden or { 200, 80 }) }
   widths[#widths + 1] = 1
   local deep = mr.mlp(m, "deep", fields * dim, widths, { activation = opt.activation or "dice",
-    dropout = opt.dropout, optim = dense })
+    dropout = opt.dropout, bias_init = "label", optim = dense })
 
   return function(x)
     local v = row(x).v

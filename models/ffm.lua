@@ -10,7 +10,7 @@ return mr.model("ffm", function(m, opt)
     w = { dim = 1, init = "zeros", optim = opt.linear },
     v = { dim = fields * dim, init = mr.init.normal(opt.init or 0.01), optim = opt.factors },
   })
-  local bias = m:param("bias", { 1 })
+  local bias = m:param("bias", { 1 }, { init = "label" })
 
   return function(x)
     local r = row(x)

@@ -14,7 +14,7 @@ return mr.model("fibinet", function(m, opt)
     w = { dim = 1, init = "zeros", optim = opt.linear },
     v = { dim = dim, init = mr.init.normal(opt.init or 0.01), optim = opt.factors },
   })
-  local bias = m:param("bias", { 1 })
+  local bias = m:param("bias", { 1 }, { init = "label" })
   local shape = opt.bilinear == "all" and { dim, dim } or { fields, dim, dim }
   local init = mr.init.xavier_uniform(dim, dim)
   local plain = m:param("bilinear.plain", shape, { init = init, optim = dense })

@@ -30,7 +30,7 @@ return mr.model("finalmlp", function(m, opt)
   end
   local one, width = stream("one", opt.hidden or { 256, 128 }, opt.dropout)
   local two, other = stream("two", opt.other or opt.hidden or { 256, 128 }, opt.other_dropout or opt.dropout)
-  local left = mr.linear(m, "left", width, 1, { optim = dense })
+  local left = mr.linear(m, "left", width, 1, { bias_init = "label", optim = dense })
   local right = mr.linear(m, "right", other, 1, { bias = false, optim = dense })
   local weights = m:param("fusion", { heads, width / heads, other / heads },
     { init = mr.init.xavier_normal(width / heads, other / heads), optim = dense })

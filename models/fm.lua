@@ -7,7 +7,7 @@ return mr.model("fm", function(m, opt)
     w = { dim = 1, init = "zeros", optim = opt.linear },
     v = { dim = opt.dim or 16, init = mr.init.normal(opt.init or 0.01), optim = opt.factors },
   })
-  local bias = m:param("bias", { 1 })
+  local bias = m:param("bias", { 1 }, { init = "label" })
 
   return function(x)               -- x: a batch; returns logits [n, 1]
     local r = row(x)               -- one pull per distinct key

@@ -12,7 +12,7 @@ return mr.model("fwfm", function(m, opt)
   local row = m:table("features", {
     v = { dim = dim, init = mr.init.normal(opt.init or 0.01), optim = opt.factors },
   })
-  local bias = m:param("bias", { 1 })
+  local bias = m:param("bias", { 1 }, { init = "label" })
   local linear = mr.linear(m, "linear", fields * dim, 1, { bias = false, optim = dense })
   local r = m:param("r", { fields * (fields - 1) / 2 }, { init = "ones", optim = dense })
 

@@ -5,7 +5,7 @@ local mr = require "moonrock"
 
 return mr.model("lr", function(m, opt)
   local row = m:table("features", { w = { dim = 1, init = "zeros", optim = opt.linear } })
-  local bias = m:param("bias", { 1 })
+  local bias = m:param("bias", { 1 }, { init = "label" })
 
   return function(x)
     return bias + row(x).w:sum()

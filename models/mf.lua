@@ -11,7 +11,7 @@ return mr.model("mf", function(m, opt)
     b = { dim = 1, init = "zeros", optim = opt.linear },
     p = { dim = opt.dim or 16, init = mr.init.normal(opt.init or 0.05), optim = opt.factors },
   })
-  local mu = m:param("mu", { 1 })
+  local mu = m:param("mu", { 1 }, { init = "label" })
 
   return function(x)
     local r = row(x)

@@ -18,7 +18,8 @@ return mr.model("mmoe", function(m, opt)
     hidden = hidden, dropout = opt.dropout, optim = dense })
   local tower, logits = {}, {}
   for i = 1, tasks do
-    tower[i] = mr.mlp(m, "tower." .. i, hidden[#hidden], { opt.tower or 32, 1 }, { optim = dense })
+    tower[i] = mr.mlp(m, "tower." .. i, hidden[#hidden], { opt.tower or 32, 1 },
+      { bias_init = tasks == 1 and "label" or nil, optim = dense })
   end
 
   return function(x)

@@ -13,7 +13,7 @@ return mr.model("nfm", function(m, opt)
     w = { dim = 1, init = "zeros", optim = opt.linear },
     v = { dim = dim, init = mr.init.normal(opt.init or 0.01), optim = opt.factors },
   })
-  local bias = m:param("bias", { 1 })
+  local bias = m:param("bias", { 1 }, { init = "label" })
   local norm = opt.batch_norm and mr.batch_norm(m, "norm", dim, { optim = dense })
   local widths = { unpack(opt.hidden or { 256, 128 }) }
   widths[#widths + 1] = 1

@@ -8,7 +8,7 @@ return mr.model("wide_deep", function(m, opt)
     w = { dim = 1, init = "zeros", optim = opt.linear },
     v = { dim = dim, init = mr.init.normal(opt.init or 0.01), optim = opt.factors },
   })
-  local bias = m:param("bias", { 1 })
+  local bias = m:param("bias", { 1 }, { init = "label" })
   local widths = {}
   for _, width in ipairs(opt.hidden or { 256, 128 }) do widths[#widths + 1] = width end
   widths[#widths + 1] = 1

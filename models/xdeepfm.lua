@@ -13,7 +13,7 @@ return mr.model("xdeepfm", function(m, opt)
     w = { dim = 1, init = "zeros", optim = opt.linear },
     v = { dim = dim, init = mr.init.normal(opt.init or 0.01), optim = opt.factors },
   })
-  local bias = m:param("bias", { 1 })
+  local bias = m:param("bias", { 1 }, { init = "label" })
   local sizes, total = opt.cin or { 64 }, 0
   for _, size in ipairs(sizes) do total = total + size end
   local cin = mr.cin(m, "cin", fields, sizes, { optim = dense })

@@ -643,6 +643,8 @@ typedef struct mr_param mr_param;
 mr_param *mr_param_new(const char *name, uint64_t seed, const int32_t *dim, size_t rank,
                        const mr_init *init, const mr_optim *optim, int trainable);
 void mr_param_free(mr_param *p);
+/* Every weight becomes the value, as if the param were new. */
+void mr_param_start(mr_param *p, double value);
 float *mr_param_data(mr_param *p); /* owned by the param */
 mr_optim *mr_param_optim(mr_param *p);
 

@@ -142,6 +142,14 @@ mr_param *mr_param_new(const char *name, uint64_t seed, const int32_t *dim, size
     return p;
 }
 
+void mr_param_start(mr_param *p, double value)
+{
+    for (size_t i = 0; i < p->count; i++)
+        p->weight[i] = (float)value;
+    p->bytes->updates = 0;
+    state_begin(p);
+}
+
 void mr_param_free(mr_param *p)
 {
     if (!p)

@@ -46,7 +46,7 @@ local rules = {
 
 -- `fresh(key)` gives the initial weights: row.w, row.v[1..DIM].
 local function train_by_definition(samples, rule, fresh, with_factors)
-  local rows, bias = {}, { w = 0 }
+  local rows, bias, positive = {}, { w = 0 }, 0
   local function row(key)
     if not rows[key] then
       local v = {}
@@ -58,6 +58,10 @@ local function train_by_definition(samples, rule, fresh, with_factors)
   end
   for b = 0, BATCHES - 1 do
     local gradient = {} -- by weight
+    if b * SIZE < 1000 then -- the bias is that of the labels so far
+      for i = b * SIZE + 1, (b + 1) * SIZE do positive = positive + samples[i].y end
+      bias.w = math.log(positive / ((b + 1) * SIZE - positive))
+    end
     local function add(weight, g) gradient[weight] = (gradient[weight] or 0) + g end
     for i = b * SIZE + 1, (b + 1) * SIZE do
       local s = samples[i]
@@ -78,7 +82,7 @@ local function train_by_definition(samples, rule, fresh, with_factors)
         end
       end
       local g = (1 / (1 + math.exp(-z)) - s.y) / SIZE
-      add(bias, g)
+      if b * SIZE >= 1000 then add(bias, g) end
       for _, e in ipairs(s) do
         local r = row(e.key)
         add(r.w, g * e.x)

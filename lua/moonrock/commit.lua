@@ -6,6 +6,7 @@ local err = require "moonrock.error"
 local layout = require "moonrock.layout"
 local shrink = require "moonrock.shrink"
 local source = require "moonrock.source"
+local Start = require "moonrock.start"
 local Store = require "moonrock.store"
 
 local commit = {}
@@ -85,12 +86,16 @@ local function prepare(m)
       store:put_table(t)
       t:save_rates(store)
     end
-    for _, p in ipairs(m.params) do
-      store:put("param/" .. p.name, C.mr_param_bytes(p.c), tonumber(C.mr_param_len(p.c)))
+    local function put_params()
+      for _, p in ipairs(m.params) do
+        store:put("param/" .. p.name, C.mr_param_bytes(p.c), tonumber(C.mr_param_len(p.c)))
+      end
     end
+    if m.start then m.start:save(put_params) else put_params() end
     if description ~= m.described then store:put("model", description) end
     store:put("state", Store.encode { step = m.step_number, epoch = tonumber(m.position.epoch),
-      sample = tonumber(m.position.sample), fit = m.fit, lr_factor = m.lr_factor })
+      sample = tonumber(m.position.sample), fit = m.fit, lr_factor = m.lr_factor,
+      start = m.start and m.start.sums })
     if m.watch then store:put("watch", m.watch:save()) end
   end)
   if not ok then
@@ -139,6 +144,7 @@ local function load(m, state)
   end
   m.step_number = state.step
   m.position.epoch, m.position.sample = state.epoch, state.sample
+  m.start = (state.start or state.step == 0) and Start.new(m, state.start) or nil
   m.fit = state.fit or {}
   m.watch_bytes = m.store:get("watch")
   m:scale_lr(state.lr_factor or 1)

@@ -22,6 +22,14 @@ function initializer.constant(value) return new(C.MR_CONSTANT, value, 0) end
 function initializer.zeros() return initializer.constant(0) end
 function initializer.ones() return initializer.constant(1) end
 
+--- Of a bias, a param that is added to the score: the best constant by the labels of the first samples (see
+--- moonrock.start), such as the logarithm of their odds.
+function initializer.label()
+  local init = initializer.constant(0)
+  init.label = true
+  return init
+end
+
 ---@param low number
 ---@param high number
 function initializer.uniform(low, high) return new(C.MR_UNIFORM, low, high) end
@@ -108,14 +116,15 @@ end
 
 local BY_NAME = {}
 for name, make in pairs(initializer) do BY_NAME[name] = make end
-local PLAIN = { zeros = true, ones = true, xavier_normal = true, xavier_uniform = true, he_normal = true,
-  he_uniform = true }
+local PLAIN = { zeros = true, ones = true, label = true, xavier_normal = true, xavier_uniform = true,
+  he_normal = true, he_uniform = true }
 
 --- Fills in a C description. `init` is one of the above, the name of one that needs no numbers, or plain
 --- data as in a recipe or a store: { "normal", 0.01 }.
 ---@param init table|string|nil nil: zeros
 ---@param to ffi.cdata* an mr_init
 ---@param shape? integer[] of a param
+---@return boolean label whether a param starts by the labels
 function initializer.write(init, to, shape)
   init = init == nil and "zeros" or init
   if type(init) == "string" and PLAIN[init] then
@@ -136,8 +145,12 @@ function initializer.write(init, to, shape)
     end
     init = FAN[init[1]](shape[rank - 1], shape[rank])
   end
+  if init.label and not shape then
+    err.raise('initializer label: it is for params, as m:param("bias", { 1 }, { init = "label" })')
+  end
   ffi.fill(to, ffi.sizeof("mr_init"))
   to.kind, to.a, to.b, to.values = init.kind, init.a, init.b, init.values
+  return init.label == true
 end
 
 return initializer

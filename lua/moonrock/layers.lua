@@ -44,11 +44,12 @@ function layers.affine(x, weights, bias, activation, layer)
     tape.node(t, weights, subject), bias and tape.node(t, bias, subject) or -1, act), subject)
 end
 
-local LINEAR = { activation = true, bias = true, init = true, optim = true }
+local LINEAR = { activation = true, bias = true, bias_init = true, init = true, optim = true }
 
 ---@class LinearOptions
 ---@field activation? Activation none; prelu and dice have params, NAME.prelu.alpha and the like
 ---@field bias? boolean true
+---@field bias_init? table|string zeros; "label" where the layer gives the score
 ---@field init? table of W: Glorot and Bengio's uniform
 ---@field optim? table
 
@@ -67,7 +68,8 @@ function layers.linear(m, name, inputs, outputs, options)
   width(subject, "outputs", outputs)
   local w = m:param(name .. ".w", { inputs, outputs },
     { init = o.init or initializer.xavier_uniform(), optim = o.optim })
-  local b = o.bias ~= false and m:param(name .. ".b", { outputs }, { optim = o.optim }) or nil
+  local b = o.bias ~= false and m:param(name .. ".b", { outputs }, { init = o.bias_init, optim = o.optim })
+    or nil
   local activation = o.activation or "none"
   if ACTIVATION[activation] then
     return function(x) return layers.affine(x, w, b, activation, subject) end
@@ -218,7 +220,7 @@ function layers.dropout(x, rate)
 end
 
 local MLP = { activation = true, last = true, dropout = true, batch_norm = true, layer_norm = true,
-  init = true, optim = true, bias = true }
+  init = true, optim = true, bias = true, bias_init = true }
 
 ---@class MlpOptions
 ---@field activation? Activation of the hidden layers: relu
@@ -226,6 +228,7 @@ local MLP = { activation = true, last = true, dropout = true, batch_norm = true,
 ---@field dropout? number rate, behind each hidden layer
 ---@field batch_norm? boolean in front of each hidden activation
 ---@field layer_norm? boolean the same, instead
+---@field bias_init? table|string of the last layer: zeros; "label" where it gives the score
 ---@field init? table
 ---@field optim? table
 
@@ -255,7 +258,8 @@ function layers.mlp(m, name, inputs, widths, options)
     local act = last and (o.last or "none") or hidden
     local norm = not last and (o.batch_norm and layers.batch_norm or o.layer_norm and layers.layer_norm)
     parts[#parts + 1] = layers.linear(m, at, from, to, { init = o.init, optim = o.optim,
-      activation = norm and "none" or act, bias = not norm and o.bias })
+      activation = norm and "none" or act, bias = not norm and o.bias,
+      bias_init = last and o.bias_init or nil })
     if norm then
       parts[#parts + 1] = norm(m, at .. ".norm", to, { optim = o.optim })
       parts[#parts + 1] = layers.activation(m, at, act, to, { optim = o.optim })

@@ -14,6 +14,7 @@ local schedule = require "moonrock.schedule"
 local shrink = require "moonrock.shrink"
 local size = require "moonrock.size"
 local source = require "moonrock.source"
+local Start = require "moonrock.start"
 local Store = require "moonrock.store"
 local Table = require "moonrock.table"
 local tape = require "moonrock.tape"
@@ -131,6 +132,7 @@ function Definition:__call(options)
       err.raise("model %s: %.0f MB of memory are less than it needs: at least %.0f MB (--memory)",
         self.name, limit / 1e6, math.ceil(floor / 1e6))
     end
+    m.start = Start.new(m)
     if m.store then commit.resume(m, options) end
   end)
   if not ok then
@@ -237,6 +239,7 @@ function Model:__call(batch)
       self.open = true
     end
     self.batch = batch
+    if self.start then self.start:see(batch) end
     tape.current = self.train_tape
   else
     self.eval_tape:begin(false, self.step_number)
@@ -255,6 +258,7 @@ function Model:train() self.training = true end
 -- Forgets the gradients since the last step.
 local function drop(self)
   self.open = false
+  if self.start then self.start:drop() end
   for _, t in ipairs(self.tables) do C.mr_table_drop(t.c) end
   for _, p in ipairs(self.params) do C.mr_param_zero(p.c) end
 end
@@ -352,6 +356,7 @@ function Model:step()
     if C.mr_param_step(p.c, step) < 0 then self:give_up(ffi.string(C.mr_error())) end
     if p.update and C.mr_param_updates(p.c) > updates then in_lua(self, p.c, p.update) end
   end
+  if self.start and self.start:step() then self.start = nil end
   self.step_number = step
   advance(self, self.batch)
   if self.limits then shrink.enforce(self, self.limits) end
@@ -394,6 +399,7 @@ function Model:batches(part, options)
   if self.schema and not self.schema:fitted() then
     self.schema:fit { files = part, split = o.split, bad_lines = o.bad_lines }
   end
+  self.streaming = false
   commit.write_description(self)
   return own_iterator(self, self.data:batches(part, o))
 end
@@ -404,6 +410,7 @@ function Model:stream(from, options)
   for name, value in pairs(options or {}) do o[name] = value end
   o.epochs, o.stream = 1, true
   o.from = { epoch = 0, sample = tonumber(self.position.sample) }
+  self.streaming = true
   commit.write_description(self)
   return own_iterator(self, self.data:batches(from, o))
 end

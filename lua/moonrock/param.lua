@@ -16,7 +16,7 @@ Param.__index = Param
 Param.kind = "param"
 
 ---@class ParamOptions
----@field init? table|string zeros
+---@field init? table|string zeros; "label": of a bias, the best constant (see moonrock.start)
 ---@field optim? table
 ---@field trainable? boolean false: a buffer, saved but not optimized
 ---@field clip_each? number bound of the gradient's norm; see moonrock.clip
@@ -44,7 +44,7 @@ function Param.new(name, seed, shape, options)
   local init, rule = ffi.new "mr_init", ffi.new "mr_optim"
   local subject = ("param %q"):format(name)
   local optimizer = o.optim or optim.adam()
-  err.call(subject, initializer.write, o.init, init, shape)
+  local from_label = err.call(subject, initializer.write, o.init, init, shape)
   err.call(subject, optim.write, optimizer, rule)
   local trainable = o.trainable ~= false
   local c = err.check(C.mr_param_new(name, seed, ffi.new("int32_t[?]", #shape, shape), #shape, init,
@@ -52,7 +52,8 @@ function Param.new(name, seed, shape, options)
   return setmetatable({ c = ffi.gc(c, C.mr_param_free), name = name, shape = shape,
     clip_each = clip.check(("param %q"):format(name), "clip_each", o.clip_each),
     update = trainable and optim.in_lua(optimizer) and optim.param_update(optimizer, count),
-    trainable = trainable, base_lr = rule.lr, tape = false, generation = -1, id = -1 }, Param)
+    trainable = trainable, from_label = from_label, base_lr = rule.lr, tape = false, generation = -1,
+    id = -1 }, Param)
 end
 
 -- The param's node on a tape, one a step.

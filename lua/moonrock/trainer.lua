@@ -252,6 +252,7 @@ function trainer.fit(model, options)
   local shift = o.negative_rate and math.log(o.negative_rate)
   run.shift = o.correction == "q" and shift or nil
   local training_shift = o.correction == "shift" and shift
+  model.label_shift = training_shift
   local scale = o.negative_rate and CORRECTION[o.correction] or o.class_weight and "weighted" or nil
 
   local epoch_began = began
