@@ -52,7 +52,8 @@ local function synthetic()
   os.execute(make:format(program, dir))
   local train, test = dir .. "/train.bin", dir .. "/test.bin"
   return { data = { data = mr.data { format = "bin", task = "binary" } }, dir = dir, fit = { train = train,
-    split = args.valid and 0.1 or nil, valid = args.valid and train or nil, test = not args.valid and test or nil } }
+    split = args.valid and 0.1 or nil, valid = args.valid and train or nil,
+    test = not args.valid and test or nil } }
 end
 
 local SETS = {
