@@ -152,6 +152,7 @@ void admit(mr_table *t, lookup *l, uint64_t step)
 
 int mr_table_admission(mr_table *t, const mr_admission *options)
 {
+    GIVEN(t && options, -1);
     for (uint32_t c = 0; c < t->columns; c++)
         if (t->column[c].admit > SATURATED)
             return fail("table %s, column %s: admitted at its sighting %u, expected at most %d",

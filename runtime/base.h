@@ -21,6 +21,17 @@ void *fail_null(const char *format, ...) __attribute__((format(printf, 1, 2)));
  * of fail() are so already. */
 void printable(char *text);
 
+/* At the top of a public function: what it returns after fail() unless all of these pointers are given. Lua
+ * has nil for what was closed, or left out. `GIVEN(t && name, -1);` */
+#define GIVEN(all, failed)                                                                         \
+    do {                                                                                           \
+        if (!(all)) {                                                                              \
+            fail("%s: a NULL among its arguments: something that was closed, or left out",         \
+                 __func__);                                                                        \
+            return failed;                                                                         \
+        }                                                                                          \
+    } while (0)
+
 /* The allocator: 64-byte aligned, contents undefined (or zero), NULL after fail(). Blocks of
  * 2 MiB and more ask for huge pages. `resize` keeps the first old_len bytes. */
 void *memory_new(size_t len);
@@ -99,7 +110,8 @@ static inline uint64_t random_at(uint64_t seed, uint64_t i)
     return mix64(seed + (i + 1) * 0x9e3779b97f4a7c15ull);
 }
 
-/* Fills out[0..n) with the fresh weights of stream `seed`. */
+/* Fills out[0..n) with the fresh weights of stream `seed`; check: -1 after fail() if it is no initializer. */
+int init_check(const mr_init *init, const char *subject);
 void init_fill(const mr_init *init, uint64_t seed, size_t n, float *out);
 
 #endif

@@ -16,6 +16,7 @@ static void *writable(const void *p)
 
 int mr_batch_draw(mr_batch *b, uint64_t seed, double epoch, double rate)
 {
+    GIVEN(b, -1);
     if (!b->label || !b->record)
         return fail("batch: negatives cannot be dropped, it has no %s",
                     b->label ? "numbers of its records" : "labels");
@@ -49,6 +50,8 @@ int mr_batch_draw(mr_batch *b, uint64_t seed, double epoch, double rate)
         }
         begin = end;
     }
+    if (n != b->n && b->generation) /* lookups were of all of it */
+        ++*(double *)writable(b->generation);
     if (n != b->n)
         b->number = 0; /* what was read ahead was for all of it */
     b->n = n;
@@ -58,6 +61,7 @@ int mr_batch_draw(mr_batch *b, uint64_t seed, double epoch, double rate)
 
 int mr_batch_weigh(mr_batch *b, double negative, double positive, float *weight)
 {
+    GIVEN(b && weight, -1);
     if (!b->label)
         return fail("batch: classes cannot be weighted, it has no labels");
     for (int32_t s = 0; s < b->n; s++)

@@ -194,6 +194,7 @@ double mr_memory_floor(void)
 
 const char *mr_memory_part(int i, double *held, double *promise)
 {
+    GIVEN(held && promise, NULL);
     const char *name = NULL;
     pthread_mutex_lock(&budget.lock);
     const memory_client *c = budget.first;

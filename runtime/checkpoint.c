@@ -98,6 +98,7 @@ static int checkpoint_make(mr_store *s, const char *dir)
 
 int mr_store_checkpoint(mr_store *s, const char *name)
 {
+    GIVEN(s && name, -1);
     char fresh[PATH_SIZE], kept[PATH_SIZE], target[PATH_SIZE];
     if (name_check(s, name) || state_settle(s) || path_make(fresh, "%s/staging/kept", s->dir) ||
         path_make(kept, "%s/kept", s->dir) ||
@@ -138,6 +139,7 @@ static int restored_open(mr_store *s, const char *kept, const char *path, databa
 
 int mr_store_restore(mr_store *s, const char *name)
 {
+    GIVEN(s && name, -1);
     char kept[PATH_SIZE], path[PATH_SIZE], before[PATH_SIZE], number_text[DATABASE_NAME];
     commit_mark mark;
     database d;

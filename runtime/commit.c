@@ -38,6 +38,7 @@ int commit_file_path(const commit *c, size_t i, char path[PATH_SIZE])
 
 int mr_commit_begin(mr_store *s)
 {
+    GIVEN(s, -1);
     PROFILE(PART_COMMIT);
     if (s->mode != MR_STORE_WRITE && s->mode != MR_STORE_CREATE)
         return fail("store %s: is open for reading only", s->dir);
@@ -65,11 +66,13 @@ int mr_commit_begin(mr_store *s)
 
 void mr_commit_time(mr_store *s, double seconds)
 {
+    GIVEN(s, );
     s->clock = seconds;
 }
 
 int mr_commit_put(mr_store *s, const char *name, const void *bytes, size_t len)
 {
+    GIVEN(s && name, -1);
     PROFILE(PART_COMMIT);
     commit *c = s->preparing;
     if (!c)
@@ -98,6 +101,7 @@ int mr_commit_put(mr_store *s, const char *name, const void *bytes, size_t len)
 
 int mr_commit_remove(mr_store *s, const char *name)
 {
+    GIVEN(s && name, -1);
     if (mr_commit_put(s, name, "", 0))
         return -1;
     s->preparing->put[s->preparing->puts - 1].bytes = NULL;
@@ -116,6 +120,7 @@ static int page_remove(void *context, const char *key, size_t key_len, const cha
 
 int mr_commit_drop_table(mr_store *s, const char *name, uint32_t table)
 {
+    GIVEN(s && name, -1);
     char from[400], to[400], low[ROW_KEY], high[ROW_KEY];
     int len = snprintf(from, sizeof from, "%cfilter/%.200s/", PREFIX_STATE, name);
     memcpy(to, from, (size_t)len + 1);
@@ -137,10 +142,14 @@ int mr_commit_drop_table(mr_store *s, const char *name, uint32_t table)
 
 int mr_commit_table(mr_store *s, mr_table *t)
 {
+    GIVEN(s && t, -1);
     PROFILE(PART_COMMIT);
     commit *c = s->preparing;
     if (!c)
         return fail("store %s: table %s: no commit was begun", s->dir, table_name(t));
+    if (table_attached(t) && table_attached(t) != s)
+        return fail("store %s: table %s: its rows are in another store", s->dir, table_name(t));
+    table_attach(t, s);
     if (memory_reserve((void **)&c->table, &c->table_room, c->tables + 1, sizeof(mr_table *)))
         return -1;
     size_t at = c->tables;
@@ -257,6 +266,7 @@ static int commit_cut(commit *c)
 
 int mr_commit_behind(mr_store *s, uint64_t step)
 {
+    GIVEN(s, -1);
     PROFILE(PART_COMMIT);
     commit *c = s->preparing;
     if (!c)
@@ -277,6 +287,7 @@ int mr_commit_behind(mr_store *s, uint64_t step)
 
 int mr_commit_wait(mr_store *s)
 {
+    GIVEN(s, -1);
     PROFILE(PART_COMMIT);
     commit *c = s->behind;
     if (!c)
@@ -298,9 +309,22 @@ int mr_commit_wait(mr_store *s)
 
 int mr_commit_poll(mr_store *s)
 {
+    GIVEN(s, -1);
     if (s->behind && !s->behind->over)
         return 0;
     return mr_commit_wait(s) ? -1 : 1;
+}
+
+mr_table **store_tables(mr_store *s, const mr_table *leaving)
+{
+    if (leaving && s->behind)
+        mr_commit_wait(s);
+    for (size_t i = 0; leaving && s->preparing && i < s->preparing->tables; i++)
+        if (s->preparing->table[i] == leaving) {
+            mr_commit_abort(s);
+            break;
+        }
+    return &s->tables;
 }
 
 int store_committing(const mr_store *s)
@@ -310,12 +334,14 @@ int store_committing(const mr_store *s)
 
 int mr_commit_end(mr_store *s, uint64_t step)
 {
+    GIVEN(s, -1);
     PROFILE(PART_COMMIT);
     return mr_commit_behind(s, step) || mr_commit_wait(s) ? -1 : 0;
 }
 
 void mr_commit_abort(mr_store *s)
 {
+    GIVEN(s, );
     commit *c = s->preparing;
     char path[PATH_SIZE];
     for (size_t i = 0; c && i < c->files; i++)

@@ -187,6 +187,7 @@ static int copy_fill(mr_store *s, const char *to)
 
 int mr_store_copy(mr_store *s, const char *dir)
 {
+    GIVEN(s && dir, -1);
     char target[PATH_SIZE], parent[PATH_SIZE], fresh[PATH_SIZE];
     struct stat st;
     size_t len = strlen(dir);

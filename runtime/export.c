@@ -353,6 +353,7 @@ static int tables_check(const exporting *e)
 
 int mr_store_export(mr_store *s, mr_table *const *tables, size_t n, mr_export *o, const char *path)
 {
+    GIVEN(s && tables && o && path, -1);
     exporting e = {.s = s, .table = tables, .tables = n, .o = o, .path = path};
     if (o->since > s->last.step)
         return fail("store %s: is at step %" PRIu64 ", a delta since step %" PRIu64
@@ -390,6 +391,7 @@ static int date_entry(void *context, const char *key, size_t key_len, const char
 
 double mr_store_step_at(mr_store *s, double seconds)
 {
+    GIVEN(s, -1);
     dating d = {seconds > 0 ? (uint64_t)(seconds * 1e6) : 0, 0};
     return store_scan(s, "the log of commits could not be read", "\0", "\1", 1, date_entry, &d)
                ? -1

@@ -236,6 +236,7 @@ static int read_all(block_reader *r)
 
 int mr_export_read(const char *path, mr_exported *out)
 {
+    GIVEN(path && out, -1);
     char magic[8];
     in_file *in = in_open(path);
     int64_t got = in ? in_read(in, magic, 8) : -1;
@@ -263,6 +264,7 @@ static _Thread_local struct {
 
 int mr_export_get(const char *path, const char *name)
 {
+    GIVEN(path && name, -1);
     const block_head *h;
     const uint8_t *content;
     block_record record = {0};

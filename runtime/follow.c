@@ -51,6 +51,7 @@ static int catch_up(mr_store *s, commit_mark now)
 
 int mr_store_follow(mr_store *s)
 {
+    GIVEN(s, -1);
     commit_mark now;
     if (s->mode != MR_STORE_FOLLOW)
         return fail("store %s: was not opened to follow it", s->dir);

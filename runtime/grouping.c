@@ -49,6 +49,7 @@ int grouping_make(arena *a, const uint64_t *keys, size_t n, grouping *out)
 
 int mr_batch_keys(const mr_batch *b, int field, uint64_t *keys)
 {
+    GIVEN(b && keys, -1);
     if (b->fields == 0)
         return fail("batch: its samples are plain sets of keys, without fields to take one from");
     if (field < 0 || field >= b->fields)
@@ -67,6 +68,7 @@ int mr_batch_keys(const mr_batch *b, int field, uint64_t *keys)
 
 int mr_tape_keys(mr_tape *t, const mr_batch *b, int field)
 {
+    GIVEN(t && b, -1);
     node *n = node_next(t, OP_LEAF);
     grouping g;
     uint64_t *keys = arena_take(tape_arena(t), sizeof *keys * (size_t)b->n);

@@ -91,6 +91,7 @@ static size_t rates_at(const rates *r, uint64_t step)
 
 const void *mr_table_rates(const mr_table *t, int c, size_t *len)
 {
+    GIVEN(t && len && c >= 0 && (uint32_t)c < t->columns, NULL);
     const rates *r = &t->column[c].rates;
     *len = r->n * sizeof *r->rate;
     return r->rate;
@@ -98,6 +99,7 @@ const void *mr_table_rates(const mr_table *t, int c, size_t *len)
 
 int mr_table_rates_load(mr_table *t, int c, const void *bytes, size_t len)
 {
+    GIVEN(t && bytes && c >= 0 && (uint32_t)c < t->columns, -1);
     table_column *column = &t->column[c];
     rates *r = &column->rates;
     size_t n = len / sizeof(rate), from = 0;

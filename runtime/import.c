@@ -354,6 +354,7 @@ static int store_make(const char *dir, const char *const *files, size_t n, const
 
 int mr_store_import(const char *dir, const char *const *files, size_t n)
 {
+    GIVEN(dir && files, -1);
     char path[PATH_SIZE];
     commit_mark at = {0, 0, 0, ""};
     size_t len = strlen(dir);

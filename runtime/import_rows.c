@@ -252,6 +252,7 @@ static int import_part(adding *a, const char *path)
 double mr_import_rows(mr_store *s, mr_table *const *tables, size_t n, const char *path, int format,
                       uint64_t step)
 {
+    GIVEN(s && tables && path, -1);
     if (!s->preparing)
         return fail("store %s: rows to import: no commit was begun", s->dir);
     adding *a = memory_zero(sizeof *a);

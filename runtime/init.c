@@ -20,6 +20,18 @@ static float truncated_normal(uint64_t seed, uint64_t i)
     }
 }
 
+int init_check(const mr_init *init, const char *subject)
+{
+    if (init->kind < MR_CONSTANT || init->kind > MR_DRAWN)
+        return fail("%s: initializer %d is unknown", subject, (int)init->kind);
+    if (init->kind == MR_DRAWN && !init->values)
+        return fail("%s: an initializer without the values that it draws", subject);
+    if (!isfinite(init->a) || !isfinite(init->b))
+        return fail("%s: an initializer of %g and %g, expected finite numbers", subject,
+                    (double)init->a, (double)init->b);
+    return 0;
+}
+
 void init_fill(const mr_init *init, uint64_t seed, size_t n, float *out)
 {
     float a = init->a, b = init->b;

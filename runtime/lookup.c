@@ -32,6 +32,7 @@ static void sort(keyed *k, size_t n) /* shell sort: qsort may call malloc, and n
 int mr_tape_lookup(mr_tape *t, const mr_batch *b, const int32_t *dims, int columns,
                    const double *rows, int unique)
 {
+    GIVEN(t && b && dims && rows, -1);
     if (columns < 1 || columns > 32)
         return fail("lookup: %d columns, expected 1 to 32", columns);
     arena *a = tape_arena(t);

@@ -25,6 +25,10 @@ typedef struct occurrence {
 
 typedef struct lookup {
     const mr_batch *batch;
+    /* The batch is what it was while *batch_now is batch_then, and so are the rows of the table. NULL: they
+     * stay. */
+    const double *batch_now, *table_now;
+    double batch_then, table_then;
     const char *table; /* name, for messages */
     const lookup_column *column;
     uint32_t columns;

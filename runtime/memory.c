@@ -49,6 +49,10 @@ void *memory_new(size_t len)
     atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed);
     size_t align = len >= HUGE_PAGE ? HUGE_PAGE : ALIGNMENT;
     void *p = NULL;
+    if (len >= HUGE_PAGE && (double)len > mr_memory_limit())
+        return fail_null(
+            "memory: %.0f MB at once, of the %.0f MB that this process may use (--memory)",
+            (double)len / 1e6, mr_memory_limit() / 1e6);
     if (len > SIZE_MAX / 2 || failing() || posix_memalign(&p, align, len ? len : 1))
         return fail_null("memory: out of memory for %zu bytes", len);
     if (align == HUGE_PAGE)

@@ -131,6 +131,7 @@ void mr_metrics_free(mr_metrics *m)
 
 void mr_metrics_reset(mr_metrics *m)
 {
+    GIVEN(m, );
     memset(&m->sum, 0, sizeof m->sum);
     m->samples = 0;
     if (m->bins) {
@@ -213,6 +214,7 @@ int metrics_one(mr_metrics *m, float score, float label, float w)
 int mr_metrics_add(mr_metrics *m, const float *score, const float *label, const float *weight,
                    int n)
 {
+    GIVEN(m && score, -1);
     if (metrics_check(m->link, score, label, weight, n))
         return -1;
     if (m->link == MR_LOGIT && !m->bins && /* all or nothing */
@@ -225,6 +227,7 @@ int mr_metrics_add(mr_metrics *m, const float *score, const float *label, const 
 
 int mr_metrics_add_batch(mr_metrics *m, const float *score, const mr_batch *batch)
 {
+    GIVEN(m && score && batch, -1);
     return mr_metrics_add(m, score, batch->label, batch->weight, batch->n);
 }
 
@@ -312,6 +315,7 @@ static void read_labels(const sums *s, double w, mr_score *out)
 
 int mr_metrics_read(mr_metrics *m, mr_score *out)
 {
+    GIVEN(m && out, -1);
     const sums *s = &m->sum;
     double w = s->weight > 0 ? s->weight : NAN;
     *out = (mr_score){
@@ -359,6 +363,7 @@ int mr_metrics_read(mr_metrics *m, mr_score *out)
 
 int mr_metrics_bucket(const mr_metrics *m, int i, double *weight, double *prediction, double *label)
 {
+    GIVEN(m && weight && prediction && label, -1);
     if (m->link != MR_LOGIT || i < 0 || i >= BUCKETS)
         return 0;
     const bucket *b = &m->sum.bucket[i];

@@ -114,6 +114,8 @@ typedef struct mr_batch {
                                 with a NaN for label; or NULL: there are none */
     const int64_t *record; /* [n] number of each sample's record in its epoch, or NULL */
     int32_t shared;        /* the arrays are those that the reader keeps in memory, not a copy */
+    const double
+        *generation; /* counts the batches of its reader, and can be read for ever; or NULL */
 } mr_batch;
 
 /* The key of each sample in a field, from 0: of its first entry there, 0 where it has none. */
@@ -163,18 +165,12 @@ typedef struct mr_field {
     size_t parts_n;
 } mr_field;
 
-/* NAMES: each file starts with a line of names, by which columns are found; SKIPPED: with a line that is passed,
- * `columns` are named by their place. */
-typedef enum mr_header { MR_HEADER_NONE, MR_HEADER_NAMES, MR_HEADER_SKIPPED } mr_header;
-
 typedef struct mr_schema_options {
     const char *name;
-    const char *separator;      /* between cells: some bytes; "": a run of spaces and tabs */
-    int32_t header;             /* mr_header */
+    int32_t separator;          /* between cells: a byte */
+    int32_t header;             /* each file starts with a line of names */
     int32_t trim;               /* blanks around a cell are no part of it */
     int32_t quote;              /* a cell may stand in double quotes (RFC 4180) */
-    int32_t escape;             /* a byte that makes a quote, a separator or itself text; 0: none */
-    int32_t decimal;            /* a byte, '.' or ',' */
     const char *const *columns; /* names; NULL: the header's */
     size_t columns_n;
     const char *const *missing; /* cells that stand for none */
@@ -184,12 +180,7 @@ typedef struct mr_schema_options {
     size_t positive_n;
     const char *const *negative; /* cells that stand for 0; none: all others */
     size_t negative_n;
-    const double *positive_numbers; /* the same by value: 1 stands for "1" and "1.0" */
-    size_t positive_numbers_n;
-    const double *negative_numbers;
-    size_t negative_numbers_n;
-    const char
-        *weight; /* column of the sample weight, or NULL; not read where labels are ignored */
+    const char *weight; /* column of the sample weight, or NULL */
 } mr_schema_options;
 
 typedef struct mr_schema mr_schema;
@@ -646,6 +637,7 @@ void mr_param_free(mr_param *p);
 /* Every weight becomes the value, as if the param were new. */
 void mr_param_start(mr_param *p, double value);
 float *mr_param_data(mr_param *p); /* owned by the param */
+size_t mr_param_count(const mr_param *p);
 mr_optim *mr_param_optim(mr_param *p);
 
 /* One optimizer step by the gradient of the backward passes since the last one, if any. If there was, an

@@ -225,6 +225,7 @@ int mr_tape_dropout(mr_tape *t, int a, double rate)
 int mr_tape_batch_norm(mr_tape *t, int a, int gamma, int beta, int mask, mr_param *mean,
                        mr_param *variance, double momentum, double eps)
 {
+    GIVEN(t && mean && variance, -1);
     node *n = node_next(t, OP_BATCH_NORM);
     if (n) {
         n->a = momentum;
@@ -311,6 +312,7 @@ int mr_tape_user(mr_tape *t, int rank, int d0, int d1, int d2, int d3)
 
 int mr_tape_element(mr_tape *t, const mr_element_step *step, int steps)
 {
+    GIVEN(t && step, -1);
     int inputs;
     const int32_t *in = tape_arguments(t, &inputs);
     if (steps < 1 || steps > MR_ELEMENT_STEPS)
@@ -419,6 +421,7 @@ int mr_tape_l2_normalize(mr_tape *t, int a)
 
 int mr_tape_frequency(mr_tape *t, const mr_batch *batch, int field, mr_param *seen, double rate)
 {
+    GIVEN(t && batch && seen, -1);
     uint64_t *keys = arena_take(tape_arena(t), sizeof *keys * (size_t)batch->n);
     node *n = node_next(t, OP_FREQUENCY);
     if (!keys || !n || mr_batch_keys(batch, field, keys) || node_shape(n, 1, &batch->n))

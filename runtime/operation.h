@@ -101,6 +101,7 @@ typedef struct node {
 
 typedef struct operation {
     const char *name; /* in messages */
+    int required;     /* the first so many inputs are not left out */
     int (*forward)(mr_tape *t, node *n);
     int (*backward)(mr_tape *t, node *n);
 } operation;

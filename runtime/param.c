@@ -15,6 +15,7 @@
  * Blocks are updated in parallel; so their bounds are part of the format. */
 #include <math.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "operation.h"
@@ -98,6 +99,7 @@ static void state_begin(mr_param *p)
 mr_param *mr_param_new(const char *name, uint64_t seed, const int32_t *dim, size_t rank,
                        const mr_init *init, const mr_optim *optim, int trainable)
 {
+    GIVEN(name && dim && init && optim, NULL);
     if (rank < 1 || rank > RANK_MAX)
         return fail_null("param %s: %zu dimensions, expected 1 to %d", name, rank, RANK_MAX);
     size_t count = 1;
@@ -107,7 +109,9 @@ mr_param *mr_param_new(const char *name, uint64_t seed, const int32_t *dim, size
                              i + 1, (int)dim[i]);
         count *= (size_t)dim[i];
     }
-    if (trainable && optimizer_check(optim, name))
+    char subject[256];
+    snprintf(subject, sizeof subject, "param %s", name);
+    if (init_check(init, subject) || (trainable && optimizer_check(optim, subject)))
         return NULL;
     header own = {.version = VERSION,
                   .rank = (uint32_t)rank,
@@ -163,11 +167,19 @@ void mr_param_free(mr_param *p)
 
 float *mr_param_data(mr_param *p)
 {
+    GIVEN(p, NULL);
     return p->weight;
+}
+
+size_t mr_param_count(const mr_param *p)
+{
+    GIVEN(p, 0);
+    return p->count;
 }
 
 mr_optim *mr_param_optim(mr_param *p)
 {
+    GIVEN(p, NULL);
     return &p->optim;
 }
 
@@ -244,6 +256,7 @@ static void finite_block(void *context, size_t i)
 
 int mr_param_finite(mr_param *p)
 {
+    GIVEN(p, -1);
     checking c = {.p = p};
     if (p->has_grad)
         parallel(blocks(p), finite_block, &c);
@@ -267,6 +280,7 @@ static void square_block(void *context, size_t i)
 
 double mr_param_squares(mr_param *p, double value)
 {
+    GIVEN(p, -1);
     PROFILE(PART_CLIP);
     if (!p->has_grad || !p->trainable)
         return 0;
@@ -285,11 +299,13 @@ double mr_param_squares(mr_param *p, double value)
 
 void mr_param_scale(mr_param *p, double factor)
 {
+    GIVEN(p, );
     p->scale *= (float)factor;
 }
 
 int mr_param_step(mr_param *p, uint64_t step)
 {
+    GIVEN(p, -1);
     PROFILE(PART_PARAMS);
     if (!p->has_grad || !p->trainable)
         return 0;
@@ -305,6 +321,7 @@ int mr_param_step(mr_param *p, uint64_t step)
 
 int mr_param_updated(mr_param *p, int i, float *w, float *g, float *state)
 {
+    GIVEN(p && w && g && state, -1);
     size_t piece = (size_t)i, at = piece * BLOCK, vectors = p->bytes->vectors;
     if (piece > 0 && piece <= blocks(p)) { /* the last one, back */
         size_t n = block_len(p, piece - 1), before = at - BLOCK;
@@ -322,26 +339,31 @@ int mr_param_updated(mr_param *p, int i, float *w, float *g, float *state)
 
 void mr_param_zero(mr_param *p)
 {
+    GIVEN(p, );
     p->has_grad = 0;
 }
 
 double mr_param_updates(const mr_param *p)
 {
+    GIVEN(p, -1);
     return (double)p->bytes->updates;
 }
 
 const void *mr_param_bytes(mr_param *p)
 {
+    GIVEN(p, NULL);
     return p->bytes;
 }
 
 size_t mr_param_len(const mr_param *p)
 {
+    GIVEN(p, 0);
     return p->len;
 }
 
 int mr_param_load(mr_param *p, const void *bytes, size_t len)
 {
+    GIVEN(p && bytes, -1);
     header kept, own = *p->bytes;
     if (len < sizeof kept)
         return fail("param %s: %zu bytes, expected %zu", p->name, len, p->len);
@@ -371,6 +393,7 @@ int mr_param_load(mr_param *p, const void *bytes, size_t len)
 
 int mr_param_check(const char *name, const void *bytes, size_t len)
 {
+    GIVEN(name && bytes, -1);
     header h;
     size_t count = 1;
     if (len < sizeof h)

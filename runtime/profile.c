@@ -84,6 +84,7 @@ int mr_profile_pause(void)
 
 int mr_profile_part(int i, mr_profile *out)
 {
+    GIVEN(out, -1);
     if (i < 0 || i >= PARTS)
         return -1;
     int operation = i >= PART_OPERATIONS;

@@ -563,8 +563,9 @@ static int plans_fit(const mr_table *t, const mr_batch *batch)
 
 int mr_table_ahead(mr_table *t, mr_reader *r)
 {
+    GIVEN(t && r, -1);
     PROFILE(PART_AHEAD);
-    if (t->resident)
+    if (t->resident || !t->store)
         return 0;
     plans_sweep(t);
     for (int i = 0; i <= PLANS_AHEAD; i++) {
@@ -589,6 +590,7 @@ int mr_table_ahead(mr_table *t, mr_reader *r)
 
 void mr_table_ahead_drop(mr_table *t)
 {
+    GIVEN(t, );
     plans_drop(t);
 }
 
@@ -621,9 +623,13 @@ static int lookups_pin(mr_table *t)
 
 int mr_table_pull(mr_table *t, mr_tape *tape, const mr_batch *batch)
 {
+    GIVEN(t && tape && batch, -1);
     PROFILE(PART_PULL);
     int training = tape_training(tape);
     lookup *l = NULL;
+    lookups_check(t);
+    if (training && t->first && t->tape_now != mr_tape_generation(tape))
+        return fail("table %s: it was looked up for another step, which is not over yet", t->name);
     if (t->resident) {
         int rc = pull_resident(t, tape_arena(tape), batch, training, &l);
         if (rc < 0)
@@ -637,16 +643,24 @@ int mr_table_pull(mr_table *t, mr_tape *tape, const mr_batch *batch)
             return -1;
     }
     if (!t->resident) {
+        if (!t->store)
+            return fail("table %s: the store that its rows are in was closed", t->name);
         int rc = plan_take(t, batch, training, &l);
         if (rc)
             return rc;
     }
+    l->batch_now = batch->generation;
+    l->batch_then = batch->generation ? *batch->generation : 0;
+    l->table_now = t->generation;
+    l->table_then = *t->generation;
     if (training && t->admission)
         admit(t, l, tape_step(tape));
     int number = rows_show(t, l, tape_arena(tape)) ? -1 : tape_lookup_add(tape, l);
     if (number < 0 && l->in_use)
         *l->in_use = 0;
     if (number >= 0 && training) {
+        t->tape_now = mr_tape_generation(tape);
+        t->tape_then = *t->tape_now;
         *t->last = l;
         t->last = &l->next;
     }
@@ -655,6 +669,7 @@ int mr_table_pull(mr_table *t, mr_tape *tape, const mr_batch *batch)
 
 void mr_table_drop(mr_table *t)
 {
+    GIVEN(t, );
     t->first = NULL;
     t->last = &t->first;
     t->summed = 0;

@@ -37,6 +37,8 @@ static void push_check(void *context, size_t number)
 
 int mr_table_finite(mr_table *t)
 {
+    GIVEN(t, -1);
+    lookups_check(t);
     push p = {.t = t};
     parallel(SHARDS, push_check, &p);
     for (int s = 0; s < SHARDS; s++)
@@ -137,6 +139,8 @@ static void push_squares(void *context, size_t number)
 
 double mr_table_squares(mr_table *t, double value)
 {
+    GIVEN(t, -1);
+    lookups_check(t);
     PROFILE(PART_CLIP);
     push p = {.t = t, .value = (float)value};
     double sum = 0;
@@ -151,6 +155,7 @@ double mr_table_squares(mr_table *t, double value)
 
 void mr_table_scale(mr_table *t, double factor)
 {
+    GIVEN(t, );
     t->scale *= (float)factor;
 }
 
@@ -247,6 +252,8 @@ static void push_shard(void *context, size_t number)
 
 int mr_table_push(mr_table *t, uint64_t step)
 {
+    GIVEN(t, -1);
+    lookups_check(t);
     PROFILE(PART_PUSH);
     push p = {.t = t, .step = step};
     int any = 0;
@@ -278,6 +285,8 @@ int mr_table_push(mr_table *t, uint64_t step)
 
 double mr_table_updated(mr_table *t, int c, float *w, float *g, float *state)
 {
+    GIVEN(t && w && g && state && c >= 0 && (uint32_t)c < t->columns, -1);
+    lookups_check(t);
     const table_column *column = &t->column[c];
     size_t bytes = sizeof(float) * column->dim, more = sizeof(float) * column->state;
     if (t->handed_row) {

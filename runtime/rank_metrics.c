@@ -61,12 +61,14 @@ void mr_ranks_free(mr_ranks *r)
 
 void mr_ranks_reset(mr_ranks *r)
 {
+    GIVEN(r, );
     r->samples = 0;
 }
 
 int mr_ranks_add(mr_ranks *r, const uint64_t *groups, const float *score, const float *label,
                  const float *weight, int n)
 {
+    GIVEN(r && groups && score && label, -1);
     if (metrics_check(r->link, score, label, weight, n) ||
         memory_reserve((void **)&r->sample, &r->room, r->samples + (size_t)n, sizeof *r->sample))
         return -1;
@@ -173,6 +175,7 @@ static double best_dcg(mr_ranks *r, const ranked *s, size_t size)
 
 int mr_ranks_read(mr_ranks *r, mr_ranked *out)
 {
+    GIVEN(r && out, -1);
     double weight = 0;
     *out = (mr_ranked){0};
     if (r->samples)

@@ -249,6 +249,7 @@ static int check_once(const mr_reader_options *o, const source *files)
 
 mr_reader *mr_reader_open(const mr_reader_options *o)
 {
+    GIVEN(o, NULL);
     if (check(o))
         return NULL;
     mr_reader *r = memory_zero(sizeof *r);
@@ -258,6 +259,10 @@ mr_reader *mr_reader_open(const mr_reader_options *o)
     r->options.files = NULL;
     r->options.format = NULL;
     r->progress = -1;
+    if (!(r->generation = generation_new())) {
+        memory_free(r);
+        return NULL;
+    }
     pthread_mutex_init(&r->lock, NULL);
     pthread_cond_init(&r->changed, NULL);
     if (windows_open(&r->windows, o, &r->stop) || check_once(o, r->windows.scan.source) ||
@@ -278,18 +283,22 @@ void mr_reader_close(mr_reader *r)
         samples_free(&r->ring[i].samples);
     pthread_mutex_destroy(&r->lock);
     pthread_cond_destroy(&r->changed);
+    generation_free(r->generation);
     memory_free(r);
 }
 
 const mr_batch *mr_reader_batch(const mr_reader *r)
 {
+    GIVEN(r, NULL);
     return &r->batch;
 }
 
 int mr_reader_next(mr_reader *r)
 {
+    GIVEN(r, -1);
     PROFILE(PART_READ);
     int n = 0;
+    ++*r->generation;
     pthread_mutex_lock(&r->lock);
     if (r->holding) {
         r->taken++;
@@ -297,11 +306,12 @@ int mr_reader_next(mr_reader *r)
         if (r->made - r->taken <= RING - BURST)
             pthread_cond_broadcast(&r->changed);
     }
-    r->batch.n = 0;
+    r->batch.n = r->batch.entries = 0;
     while (!mr_interrupted()) {
         if (r->made > r->taken) {
             slot *s = &r->ring[r->taken % RING];
             r->batch = s->batch;
+            r->batch.generation = r->generation;
             r->progress = s->progress;
             r->holding = 1;
             n = r->batch.n;
@@ -335,9 +345,12 @@ const mr_batch *reader_coming(mr_reader *r, int i)
 
 int mr_reader_seek(mr_reader *r, int64_t epoch, int64_t sample)
 {
+    GIVEN(r, -1);
     if (epoch < 0 || sample < 0)
         return fail("reader: positions cannot be negative");
     halt(r);
+    ++*r->generation;
+    r->batch.n = r->batch.entries = 0;
     atomic_store(&r->stop, 0);
     r->options.from = (mr_position){epoch, sample};
     r->made = r->taken = 0;
@@ -351,6 +364,7 @@ int mr_reader_seek(mr_reader *r, int64_t epoch, int64_t sample)
 
 double mr_reader_skipped(mr_reader *r)
 {
+    GIVEN(r, -1);
     pthread_mutex_lock(&r->lock);
     double n = r->bad;
     pthread_mutex_unlock(&r->lock);
@@ -359,6 +373,7 @@ double mr_reader_skipped(mr_reader *r)
 
 const char *mr_reader_first_bad(mr_reader *r)
 {
+    GIVEN(r, NULL);
     pthread_mutex_lock(&r->lock);
     const char *text = r->first_bad; /* written once */
     pthread_mutex_unlock(&r->lock);
@@ -367,11 +382,13 @@ const char *mr_reader_first_bad(mr_reader *r)
 
 const char *mr_reader_left_out(const mr_reader *r)
 {
+    GIVEN(r, NULL);
     return source_left_out(r->windows.scan.source);
 }
 
 const char *mr_reader_where(mr_reader *r, int i)
 {
+    GIVEN(r, NULL);
     if (i < 0 || i >= r->batch.n || !r->batch.record)
         return fail_null("reader: sample %d of a batch of %d", i, r->batch.n);
     int64_t record = r->batch.record[i];
@@ -382,6 +399,7 @@ const char *mr_reader_where(mr_reader *r, int i)
 
 double mr_reader_progress(const mr_reader *r)
 {
+    GIVEN(r, -1);
     return r->progress;
 }
 
@@ -389,6 +407,7 @@ double mr_reader_progress(const mr_reader *r)
 
 int mr_schema_fit(mr_schema *s, const mr_reader_options *given)
 {
+    GIVEN(s && given, -1);
     mr_reader_options o = *given;
     o.schema = s;
     o.follow = 0;
@@ -410,7 +429,7 @@ int mr_schema_fit(mr_schema *s, const mr_reader_options *given)
     if (rc == SCAN_STOPPED || rc == SCAN_WAITED)
         rc = fail("schema \"%s\": interrupted while it was fitted", s->name);
     if (!rc)
-        rc = fit_finish(f, scan.bad_most, scan.first_bad);
+        rc = fit_finish(f);
     scan_close(&scan);
     samples_free(&none);
     fit_free(f);

@@ -18,7 +18,8 @@ typedef struct slot {
 } slot;
 
 struct mr_reader {
-    mr_batch batch; /* what the consumer sees */
+    mr_batch batch;     /* what the consumer sees */
+    double *generation; /* counts them */
     double progress;
     mr_reader_options options;
     windows windows; /* the thread's */

@@ -27,6 +27,7 @@ void record_begin(mr_table *t)
 
 int mr_table_layout(mr_table *t, int number, const mr_kept_column *columns, size_t n)
 {
+    GIVEN(t && columns, -1);
     if (number < 1 || number >= LAYOUTS_MAX || n > COLUMNS_MAX)
         return fail("table %s: layout %d of %zu columns, expected 1 to %d of at most %d", t->name,
                     number, n, LAYOUTS_MAX - 1, COLUMNS_MAX);
@@ -55,6 +56,7 @@ int mr_table_layout(mr_table *t, int number, const mr_kept_column *columns, size
 
 int mr_table_layout_now(mr_table *t, int number)
 {
+    GIVEN(t, -1);
     int same = number >= 1 && number < LAYOUTS_MAX && t->record[number].columns == t->columns;
     for (uint32_t c = 0; same && c < t->columns; c++)
         same = t->record[number].column[c].to == (int)c && t->record[number].column[c].keep &&

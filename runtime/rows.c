@@ -33,6 +33,7 @@ void row_key(char to[ROW_KEY], int prefix, uint32_t table, uint64_t key)
 
 int mr_store_get(mr_store *s, const char *name)
 {
+    GIVEN(s && name, -1);
     char key[1024] = {PREFIX_STATE}, *message = NULL;
     size_t len = strlen(name);
     if (len >= sizeof key)
@@ -54,11 +55,13 @@ int mr_store_get(mr_store *s, const char *name)
 
 const void *mr_store_value(const mr_store *s)
 {
+    GIVEN(s, NULL);
     return s->value;
 }
 
 double mr_store_value_len(const mr_store *s)
 {
+    GIVEN(s, -1);
     return s->value ? (double)s->value_len : 0;
 }
 
@@ -341,6 +344,7 @@ static int load_filter(mr_store *s, mr_table *t)
 
 int mr_store_attach(mr_store *s, mr_table *t)
 {
+    GIVEN(s && t, -1);
     char name[300];
     table_state state = {.id = table_id(t)};
     snprintf(name, sizeof name, "table/%.200s", table_name(t));
@@ -357,6 +361,7 @@ int mr_store_attach(mr_store *s, mr_table *t)
 
 int mr_store_load(mr_store *s, mr_table *t)
 {
+    GIVEN(s && t, -1);
     if (mr_store_attach(s, t))
         return -1;
     if (mr_table_resident(t) || table_bytes(t, mr_table_rows(t)) > memory_left())
@@ -374,6 +379,7 @@ static int count_row(void *context, const char *key, size_t key_len, const char 
 
 double mr_store_rows(mr_store *s, uint32_t table)
 {
+    GIVEN(s, -1);
     double rows = 0;
     return store_scan_table(s, "rows could not be counted", PREFIX_ROW, table, count_row, &rows)
                ? -1
@@ -408,6 +414,7 @@ static int hash_record(void *context, const char *key, size_t key_len, const cha
 
 int mr_store_digest(mr_store *s, char *hex)
 {
+    GIVEN(s && hex, -1);
     _Alignas(64) XXH3_state_t state;
     digesting d = {s, &state};
     XXH3_128bits_reset(&state);
@@ -433,6 +440,7 @@ static double property(mr_store *s, const char *name)
 
 double mr_store_number(mr_store *s, const char *what)
 {
+    GIVEN(s && what, -1);
     if (!strcmp(what, "commit"))
         return (double)s->last.number;
     if (!strcmp(what, "step"))
@@ -457,5 +465,6 @@ double mr_store_number(mr_store *s, const char *what)
 
 const char *mr_store_database(const mr_store *s)
 {
+    GIVEN(s, NULL);
     return s->last.database;
 }

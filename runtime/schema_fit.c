@@ -160,17 +160,13 @@ static int quantile_edges(fit *f, field *d, column *c)
     return 0;
 }
 
-int fit_finish(fit *f, int64_t bad, const char *first)
+int fit_finish(fit *f)
 {
     mr_schema *s = f->schema;
-    for (size_t j = 0; j < s->n; j++) {
-        if (!wanted(&s->fields[j]) || f->columns[j].n)
-            continue;
-        if (bad)
-            return fail(AT "no numbers to fit: %lld bad lines; the first: %.600s", s->name,
-                        s->fields[j].name, (long long)bad, first);
-        return fail(AT "no numbers to fit: every cell is missing", s->name, s->fields[j].name);
-    }
+    for (size_t j = 0; j < s->n; j++)
+        if (wanted(&s->fields[j]) && !f->columns[j].n)
+            return fail("schema \"%s\": field \"%s\": no numbers to fit: every cell is missing",
+                        s->name, s->fields[j].name);
     for (size_t j = 0; j < s->n; j++) {
         field *d = &s->fields[j];
         column *c = &f->columns[j];
@@ -196,6 +192,7 @@ int fit_finish(fit *f, int64_t bad, const char *first)
 
 const char *mr_schema_statistics(mr_schema *s)
 {
+    GIVEN(s, NULL);
     char *text = NULL;
     size_t len = 0;
     FILE *f = open_memstream(&text, &len);
@@ -271,6 +268,7 @@ static int restore_line(mr_schema *s, const char *line, const char *end)
 
 int mr_schema_restore(mr_schema *s, const char *text)
 {
+    GIVEN(s && text, -1);
     if (strncmp(text, FIRST_LINE, strlen(FIRST_LINE)))
         return fail("schema \"%s\": not the statistics of a schema", s->name);
     for (const char *p = text + strlen(FIRST_LINE); *p;) {

@@ -306,6 +306,7 @@ static int shrinkings_commit(mr_store *store, shrinking *s, size_t n)
 
 int mr_store_shrink(mr_store *store, mr_shrink *what, size_t n, int dry_run)
 {
+    GIVEN(store && what, -1);
     uint64_t *bin = NULL;
     shrinking *s = NULL;
     int bad = 0;

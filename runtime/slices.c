@@ -47,6 +47,7 @@ void mr_slices_free(mr_slices *s)
 
 void mr_slices_reset(mr_slices *s)
 {
+    GIVEN(s, );
     for (size_t i = 0; i < s->slices; i++)
         mr_metrics_free(s->slice[i].metrics);
     s->slices = 0;
@@ -75,6 +76,7 @@ static mr_metrics *metrics_of(mr_slices *s, uint64_t key)
 int mr_slices_add(mr_slices *s, const uint64_t *keys, const float *score, const float *label,
                   const float *weight, int n)
 {
+    GIVEN(s && keys && score && label, -1);
     if (metrics_check(s->link, score, label, weight, n))
         return -1;
     for (int i = 0; i < n; i++) {
@@ -87,6 +89,7 @@ int mr_slices_add(mr_slices *s, const uint64_t *keys, const float *score, const 
 
 int mr_slices_read(mr_slices *s, int i, uint64_t *key, mr_score *out)
 {
+    GIVEN(s && key && out, -1);
     if (i < 0 || (size_t)i >= s->slices)
         return 0;
     *key = s->slice[i].key;

@@ -56,6 +56,7 @@ static int is_stdin(const file *f)
 
 int mr_path_kind(const char *path)
 {
+    GIVEN(path, -1);
     struct stat st;
     if (!strcmp(path, "-"))
         return MR_PATH_ONCE;

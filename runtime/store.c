@@ -282,6 +282,7 @@ static int store_begin(mr_store *s)
 
 mr_store *mr_store_open(const char *dir, int mode)
 {
+    GIVEN(dir, NULL);
     size_t len = strlen(dir);
     while (len > 1 && dir[len - 1] == '/')
         len--;
@@ -308,6 +309,8 @@ void mr_store_close(mr_store *s)
         return;
     mr_commit_abort(s);
     mr_commit_wait(s);
+    while (s->tables)
+        table_attach(s->tables, NULL);
     rocksdb_free(s->value);
     store_database_close(s);
     follow_end(s);

@@ -108,6 +108,7 @@ struct mr_store {
     double clock;        /* seconds since 1970 that the next commit is made at; 0: now */
     commit *preparing;   /* from mr_commit_begin to its end */
     commit *behind;      /* being written */
+    mr_table *tables;    /* whose rows are here, linked by `attached` */
     char secondary[512]; /* the directory of a following reader's own files; "" of others */
 };
 

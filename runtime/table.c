@@ -54,7 +54,7 @@ static int column_begin(mr_table *t, table_column *to, const mr_column *from, ui
     snprintf(subject, sizeof subject, "table %s, column %s", t->name, from->name);
     if (from->dim < 1 || from->dim > 65535)
         return fail("%s: dim is %u, expected 1 to 65535", subject, from->dim);
-    if (optimizer_check(&from->optim, subject))
+    if (init_check(&from->init, subject) || optimizer_check(&from->optim, subject))
         return -1;
     to->name = copy_text(from->name);
     if (!to->name)
@@ -78,6 +78,7 @@ static int column_begin(mr_table *t, table_column *to, const mr_column *from, ui
 mr_table *mr_table_new(const char *name, uint32_t id, uint64_t seed, const mr_column *columns,
                        size_t n)
 {
+    GIVEN(name && columns, NULL);
     if (n < 1 || n > COLUMNS_MAX)
         return fail_null("table %s: %zu columns, expected 1 to %d", name, n, COLUMNS_MAX);
     if (id >= TABLES_MAX)
@@ -85,6 +86,10 @@ mr_table *mr_table_new(const char *name, uint32_t id, uint64_t seed, const mr_co
     mr_table *t = memory_zero(sizeof *t);
     if (!t)
         return NULL;
+    if (!(t->generation = generation_new())) {
+        memory_free(t);
+        return NULL;
+    }
     double limit = mr_memory_limit();
     pthread_mutex_init(&t->cut_lock, NULL);
     memory_join(&t->memory, "rows", MAX((size_t)(limit / 32), (size_t)4 << 20));
@@ -115,6 +120,7 @@ void mr_table_free(mr_table *t)
 {
     if (!t)
         return;
+    table_attach(t, NULL);
     plans_free(t);
     for (int i = 0; i < SHARDS; i++)
         shard_end(t, &t->shard[i]);
@@ -128,7 +134,32 @@ void mr_table_free(mr_table *t)
     memory_free(t->merged);
     memory_free(t->sorted);
     memory_free(t->name);
+    generation_free(t->generation);
     memory_free(t);
+}
+
+void table_attach(mr_table *t, mr_store *s)
+{
+    if (t->store == s)
+        return;
+    if (t->store) {
+        plans_drop(t); /* threads read rows of that store for them */
+        mr_table **at = store_tables(t->store, t);
+        while (*at != t)
+            at = &(*at)->attached;
+        *at = t->attached;
+    }
+    t->store = s;
+    if (s) {
+        mr_table **first = store_tables(s, NULL);
+        t->attached = *first;
+        *first = t;
+    }
+}
+
+mr_store *table_attached(const mr_table *t)
+{
+    return t->store;
 }
 
 uint32_t table_id(const mr_table *t)
@@ -143,6 +174,7 @@ const char *table_name(const mr_table *t)
 
 double mr_table_rows(const mr_table *t)
 {
+    GIVEN(t, -1);
     double rows = t->kept;
     for (int s = 0; s < SHARDS; s++)
         rows += (double)t->shard[s].created;
@@ -151,6 +183,7 @@ double mr_table_rows(const mr_table *t)
 
 double mr_table_cached(const mr_table *t)
 {
+    GIVEN(t, -1);
     double rows = 0;
     for (int s = 0; s < SHARDS; s++)
         rows += t->shard[s].used;
@@ -159,21 +192,25 @@ double mr_table_cached(const mr_table *t)
 
 double mr_table_missed(const mr_table *t)
 {
+    GIVEN(t, -1);
     return t->missed;
 }
 
 int mr_table_holds(const mr_table *t, uint64_t key)
 {
+    GIVEN(t, -1);
     return table_find(t, key) != NULL;
 }
 
 int mr_table_resident(const mr_table *t)
 {
+    GIVEN(t, -1);
     return t->resident;
 }
 
 double mr_table_dirty(const mr_table *t)
 {
+    GIVEN(t, -1);
     double rows = 0;
     for (int s = 0; s < SHARDS; s++)
         rows += (double)t->shard[s].dirty_n;
@@ -182,6 +219,7 @@ double mr_table_dirty(const mr_table *t)
 
 int mr_table_pressed(const mr_table *t)
 {
+    GIVEN(t, -1);
     double dirty = mr_table_dirty(t), used = mr_table_cached(t);
     int full = 0;
     for (int s = 0; s < SHARDS; s++)
@@ -192,6 +230,7 @@ int mr_table_pressed(const mr_table *t)
 
 int mr_table_expiry(mr_table *t, double seconds)
 {
+    GIVEN(t, -1);
     if (!(seconds >= 0 && seconds < 1e12))
         return fail("table %s: rows expire after %g seconds, expected 0 or more", t->name, seconds);
     t->ttl = (uint64_t)(seconds * 1e6);
@@ -200,22 +239,27 @@ int mr_table_expiry(mr_table *t, double seconds)
 
 mr_optim *mr_table_optim(mr_table *t, int c)
 {
+    GIVEN(t && c >= 0 && (uint32_t)c < t->columns, NULL);
     return &t->column[c].optim;
 }
 
 int mr_table_half(const mr_table *t, int c)
 {
+    GIVEN(t && c >= 0 && (uint32_t)c < t->columns, -1);
     return (int)t->column[c].half;
 }
 
 int mr_table_state(const mr_table *t, int c)
 {
+    GIVEN(t && c >= 0 && (uint32_t)c < t->columns, -1);
     return (int)(t->column[c].dim + t->column[c].state);
 }
 
 void mr_table_clear(mr_table *t)
 {
+    GIVEN(t, );
     mr_table_drop(t);
+    ++*t->generation;
     plans_free(t);
     for (int i = 0; i < SHARDS; i++)
         shard_clear(t, &t->shard[i]);
@@ -240,7 +284,7 @@ void table_state_get(const mr_table *t, table_state *state)
 
 void table_state_set(mr_table *t, mr_store *s, const table_state *state, uint64_t step)
 {
-    t->store = s;
+    table_attach(t, s);
     t->kept = (double)state->rows;
     t->expired = state->expired;
     t->expiry_commit = state->expiry_commit;
@@ -311,10 +355,13 @@ static int peek_found(void *context, size_t i, const uint8_t *bytes, size_t len)
 
 double mr_table_peek(mr_table *t, int c, uint64_t key, float *out)
 {
+    GIVEN(t && out && c >= 0 && (uint32_t)c < t->columns, -1);
     plans_drop(t);
     for (plan *p = t->plans; p; p = p->next)
         if (reads_wait(&p->reads))
             return -1;
+    if (!t->resident && !t->store)
+        return fail("table %s: the store that its rows are in was closed", t->name);
     row *r = table_find(t, key), *spare = NULL;
     int absent = !r || row_expired(t, r);
     if (absent || t->owing || t->half) {

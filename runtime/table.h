@@ -61,6 +61,9 @@ typedef struct table_state {
 void table_state_get(const mr_table *t, table_state *state);
 /* Of a store that the table's rows are read from now on, whose last commit is at `step`. */
 void table_state_set(mr_table *t, mr_store *s, const table_state *state, uint64_t step);
+/* Its rows are in this store, which knows its tables until one of both is gone; NULL: in none. */
+void table_attach(mr_table *t, mr_store *s);
+mr_store *table_attached(const mr_table *t);
 void table_resident(mr_table *t, int yes);
 /* Microseconds that a row lives after its last gradient; 0: for good. */
 uint64_t table_ttl(const mr_table *t);
@@ -84,5 +87,9 @@ int store_read_rows(mr_store *s, uint32_t table, const keyed_row *rows, size_t n
 
 /* Whether a commit is under way (mr_commit_wait). */
 int store_committing(const mr_store *s);
+
+/* The first of a store's tables. No commit holds the one that is leaving any more: one being written is
+ * waited for, one being prepared is aborted. */
+mr_table **store_tables(mr_store *s, const mr_table *leaving);
 
 #endif

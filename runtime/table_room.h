@@ -163,9 +163,11 @@ struct mr_table {
     memory_client memory, writing;
     atomic_size_t writing_rows; /* bytes that commits of the rows granted so far may need */
     admission *admission;       /* NULL: every key is admitted */
+    double *generation;         /* counts how often all rows went: lookups before are over */
     /* where rows come from and go to */
-    mr_store *store;
-    atomic_int resident;    /* the cache holds every row */
+    mr_store *store;        /* NULL: there is none, or it was closed */
+    mr_table *attached;     /* the store's next table */
+    int resident;           /* the cache holds every row */
     uint64_t step;          /* the last one */
     uint64_t durable;       /* step of the last commit */
     uint64_t expired;       /* rows of this step and before are no more */
@@ -174,7 +176,9 @@ struct mr_table {
     uint64_t expiry_commit; /* number of the commit that gave `expired` */
     uint64_t forgotten;     /* drops of this step and before are not known any more */
     /* the steps under way */
-    lookup *first, **last; /* the lookups of this step, in order */
+    lookup *first, **last; /* the lookups of this step, in order, of a tape that is at tape_then */
+    const double *tape_now;
+    double tape_then;
     /* their gradients, once they are summed by row: those of the one lookup that has some, or (NULL) of
      * merged; a shard's from begin to end. They are to be multiplied by scale. */
     int summed;
@@ -200,6 +204,13 @@ struct mr_table {
     double missed;    /* rows that lookups had to read from the store, or look for there */
     uint64_t counted; /* the batch whose keys were counted last */
 };
+
+/* Forgets the lookups of a tape that has forgotten them. */
+static inline void lookups_check(mr_table *t)
+{
+    if (t->first && *t->tape_now != t->tape_then)
+        mr_table_drop(t);
+}
 
 /* A bijection: the hash stands for the key. */
 static inline uint64_t key_hash(uint64_t key)

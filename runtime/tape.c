@@ -76,8 +76,9 @@ void mr_tape_free(mr_tape *t)
 
 void mr_tape_reset(mr_tape *t)
 {
+    GIVEN(t, );
     for (size_t i = 0; i < t->lookups; i++)
-        if (t->lookup[i]->in_use)
+        if (t->lookup[i]->in_use && *t->lookup[i]->table_now == t->lookup[i]->table_then)
             *t->lookup[i]->in_use = 0;
     t->nodes = 0;
     t->lookups = 0;
@@ -89,11 +90,13 @@ void mr_tape_reset(mr_tape *t)
 
 const double *mr_tape_generation(const mr_tape *t)
 {
+    GIVEN(t, NULL);
     return t->generation;
 }
 
 void mr_tape_begin(mr_tape *t, int training, double step)
 {
+    GIVEN(t, );
     mr_tape_reset(t);
     t->training = training;
     t->step = (uint64_t)step;
@@ -106,7 +109,7 @@ arena *tape_arena(mr_tape *t)
 
 int tape_training(const mr_tape *t)
 {
-    return t->training;
+    return t && t->training;
 }
 
 uint64_t tape_step(const mr_tape *t)
@@ -136,6 +139,7 @@ int tape_lookup_add(mr_tape *t, lookup *l)
 
 lookup *tape_lookup(mr_tape *t, int number)
 {
+    GIVEN(t, NULL);
     if (number < 0 || (size_t)number >= t->lookups)
         return fail_null("tape: lookup %d is not among its %zu", number, t->lookups);
     return t->lookup[number];
@@ -178,8 +182,11 @@ static double real_at(const mr_tape *t, const void *p, size_t i)
 
 double mr_tape_lookup_gradient(mr_tape *t, int number, int index)
 {
+    GIVEN(t, -1);
     const lookup *l = tape_lookup(t, number);
-    return l && l->grad ? real_at(t, l->grad, (size_t)index) : 0;
+    if (!l || !l->grad || index < 0 || (size_t)index >= (size_t)l->unique * l->grad_width)
+        return 0;
+    return real_at(t, l->grad, (size_t)index);
 }
 
 /* ---- nodes ---- */
@@ -252,6 +259,7 @@ int node_sink(mr_tape *t, node *n, sink *out)
 
 int node_known(const mr_tape *t, int id)
 {
+    GIVEN(t, -1);
     if (id < 0 || id >= t->nodes)
         return fail("tape: node %d is not among its %d", id, t->nodes);
     return 0;
@@ -259,6 +267,7 @@ int node_known(const mr_tape *t, int id)
 
 node *node_next(mr_tape *t, op_code op)
 {
+    GIVEN(t, NULL);
     if ((size_t)t->nodes == t->chunks * CHUNK) {
         if (memory_reserve((void **)&t->chunk, &t->chunk_room, t->chunks + 1, sizeof *t->chunk))
             return NULL;
@@ -296,21 +305,50 @@ int node_inputs(mr_tape *t, node *n, const int *in, int inputs)
     return 0;
 }
 
+/* -1 after fail() if what a node pools of a lookup is no more. */
+static int lookup_over(const node *n)
+{
+    const lookup *l = n->lookup;
+    if (!l)
+        return 0;
+    if (l->batch_now && *l->batch_now != l->batch_then)
+        return fail(
+            "table %s, column %s: its batch is over: the iterator gave the next one, or was "
+            "closed, before this; compute and go backward before that",
+            l->table, n->column->name);
+    if (l->table_now && *l->table_now != l->table_then)
+        return fail("%s: the rows that were looked up are no more: their table was closed, or read "
+                    "anew; look them up again",
+                    operation_name(n->op));
+    return 0;
+}
+
 static int node_forward(mr_tape *t, node *n)
 {
     PROFILE(PART_OPERATIONS + n->op);
+    if (lookup_over(n))
+        return -1;
     return t->table->op[n->op].forward(t, n);
 }
 
 int node_record(mr_tape *t, node *n, const int *in, int inputs)
 {
-    if (!n || node_inputs(t, n, in, inputs) || node_forward(t, n))
+    if (!n || node_inputs(t, n, in, inputs))
+        return -1;
+    const operation *o = &t->table->op[n->op];
+    for (int i = 0; i < o->required; i++)
+        if (i >= n->inputs || n->in[i] < 0)
+            return fail("%s: tensor %d of %d is left out", o->name, i + 1, o->required);
+    if (node_forward(t, n))
         return -1;
     return node_keep(t);
 }
 
 int mr_tape_argument(mr_tape *t, int a)
 {
+    GIVEN(t, -1);
+    if (node_known(t, a))
+        return -1;
     if (t->arguments == ARGUMENTS_MAX)
         return fail("tape: an operation of more than %d tensors", ARGUMENTS_MAX);
     t->argument[t->arguments++] = a;
@@ -319,7 +357,9 @@ int mr_tape_argument(mr_tape *t, int a)
 
 const int32_t *tape_arguments(mr_tape *t, int *n)
 {
-    *n = t->arguments;
+    *n = t ? t->arguments : 0;
+    if (!t)
+        return NULL;
     t->arguments = 0;
     return t->argument;
 }
@@ -333,16 +373,19 @@ const char *operation_name(int code)
 
 int mr_tape_nodes(const mr_tape *t)
 {
+    GIVEN(t, -1);
     return t->nodes;
 }
 
 int mr_tape_rank(mr_tape *t, int a)
 {
+    GIVEN(t, -1);
     return node_known(t, a) ? -1 : tape_node(t, a)->rank;
 }
 
 int mr_tape_dim(mr_tape *t, int a, int axis)
 {
+    GIVEN(t, -1);
     if (node_known(t, a))
         return -1;
     node *n = tape_node(t, a);
@@ -353,16 +396,19 @@ int mr_tape_dim(mr_tape *t, int a, int axis)
 
 int mr_tape_elements(mr_tape *t, int a)
 {
+    GIVEN(t, -1);
     return node_known(t, a) ? -1 : (int)tape_node(t, a)->count;
 }
 
 void *mr_tape_data(mr_tape *t, int a)
 {
+    GIVEN(t, NULL);
     return node_known(t, a) ? NULL : tape_node(t, a)->data;
 }
 
 const float *mr_tape_floats(mr_tape *t, int a)
 {
+    GIVEN(t, NULL);
     if (t->real != sizeof(float))
         return fail_null("tape: it holds doubles");
     return mr_tape_data(t, a);
@@ -370,6 +416,7 @@ const float *mr_tape_floats(mr_tape *t, int a)
 
 double mr_tape_scalar(mr_tape *t, int a, int index)
 {
+    GIVEN(t, -1);
     if (node_known(t, a) || index < 0 || (size_t)index >= tape_node(t, a)->count)
         return (double)NAN;
     return real_at(t, tape_node(t, a)->data, (size_t)index);
@@ -377,6 +424,7 @@ double mr_tape_scalar(mr_tape *t, int a, int index)
 
 double mr_tape_gradient(mr_tape *t, int a, int index)
 {
+    GIVEN(t, -1);
     if (node_known(t, a) || index < 0 || (size_t)index >= tape_node(t, a)->count)
         return (double)NAN;
     node *n = tape_node(t, a);
@@ -405,6 +453,7 @@ static void *copied(mr_tape *t, size_t count, const float *f, const double *d)
 
 int mr_tape_param(mr_tape *t, mr_param *p)
 {
+    GIVEN(t && p, -1);
     node *n = node_next(t, OP_LEAF);
     int32_t dim[RANK_MAX];
     if (!n || node_shape(n, param_shape(p, dim), dim))
@@ -424,18 +473,21 @@ static int vector(mr_tape *t, const mr_batch *b, const float *data, const char *
         return -1;
     if (!data)
         return fail("batch: its samples have no %s", name);
-    node_shape(n, 1, &b->n);
-    n->data = t->real == sizeof(float) ? (void *)(uintptr_t)data : copied(t, n->count, data, NULL);
+    if (node_shape(n, 1, &b->n))
+        return -1;
+    n->data = copied(t, n->count, data, NULL); /* the batch may be gone by the time of backward */
     return n->data ? node_keep(t) : -1;
 }
 
 int mr_tape_label(mr_tape *t, const mr_batch *batch)
 {
+    GIVEN(t && batch, -1);
     return vector(t, batch, batch->label, "label");
 }
 
 int mr_tape_weight(mr_tape *t, const mr_batch *batch)
 {
+    GIVEN(t && batch, -1);
     if (batch->weight)
         return vector(t, batch, batch->weight, "weight");
     node *n = node_next(t, OP_LEAF);
@@ -451,6 +503,7 @@ int mr_tape_weight(mr_tape *t, const mr_batch *batch)
 
 int mr_tape_leaf(mr_tape *t, const int32_t *dim, int rank, const double *data, int wants_grad)
 {
+    GIVEN(t && dim && data, -1);
     node *n = node_next(t, OP_LEAF);
     if (!n)
         return -1;
@@ -465,6 +518,7 @@ int mr_tape_leaf(mr_tape *t, const int32_t *dim, int rank, const double *data, i
 
 int mr_tape_constant(mr_tape *t, double value)
 {
+    GIVEN(t, -1);
     const int32_t one = 1;
     return mr_tape_leaf(t, &one, 1, &value, 0);
 }
@@ -474,11 +528,14 @@ int mr_tape_constant(mr_tape *t, double value)
 static int node_backward(mr_tape *t, node *n)
 {
     PROFILE(PART_OPERATIONS + OP_COUNT + n->op);
+    if (lookup_over(n))
+        return -1;
     return t->table->op[n->op].backward(t, n);
 }
 
 int mr_tape_backward_next(mr_tape *t)
 {
+    GIVEN(t, -1);
     while (t->at >= 0) {
         int id = t->at--;
         node *n = tape_node(t, id);
@@ -496,6 +553,7 @@ int mr_tape_backward_next(mr_tape *t)
 
 int mr_tape_backward(mr_tape *t, int from)
 {
+    GIVEN(t, -1);
     if (node_known(t, from))
         return -1;
     node *loss = tape_node(t, from);
@@ -526,11 +584,13 @@ int mr_tape_backward(mr_tape *t, int from)
 
 void *mr_tape_user_grad(mr_tape *t, int a)
 {
+    GIVEN(t, NULL);
     return node_known(t, a) ? NULL : tape_node(t, a)->grad;
 }
 
 void *mr_tape_user_sink(mr_tape *t, int a, int input)
 {
+    GIVEN(t, NULL);
     if (node_known(t, a))
         return NULL;
     node *n = tape_node(t, a);

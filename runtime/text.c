@@ -11,6 +11,7 @@
 
 int mr_text_scores(const float *scores, const uint8_t *bad, int n, int link, char *out, size_t room)
 {
+    GIVEN(scores && out, -1);
     size_t len = 0;
     for (int i = 0; i < n; i++) {
         if (room - len < SCORE_LEN)

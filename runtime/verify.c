@@ -291,6 +291,7 @@ static void counts_check(mr_verification *v, int whole)
 
 mr_verification *mr_store_verify(mr_store *s, mr_table *const *tables, size_t n)
 {
+    GIVEN(s && tables, NULL);
     mr_verification *v = memory_zero(sizeof *v);
     if (!v)
         return NULL;
@@ -318,21 +319,25 @@ void mr_verification_free(mr_verification *v)
 
 const char *mr_verification_problem(const mr_verification *v, int i)
 {
+    GIVEN(v, NULL);
     return i >= 0 && (size_t)i < v->problem.n ? v->problem.text[i] : NULL;
 }
 
 const char *mr_verification_name(const mr_verification *v, int i)
 {
+    GIVEN(v, NULL);
     return i >= 0 && (size_t)i < v->name.n ? v->name.text[i] : NULL;
 }
 
 double mr_verification_rows(const mr_verification *v, uint32_t table)
 {
+    GIVEN(v, -1);
     return table < TABLES_MAX ? v->rows[table] : 0;
 }
 
 double mr_verification_commits(const mr_verification *v)
 {
+    GIVEN(v, -1);
     return (double)v->commits;
 }
 
@@ -340,6 +345,7 @@ double mr_verification_commits(const mr_verification *v)
 
 const char *mr_store_kept(const char *dir, int i)
 {
+    GIVEN(dir, NULL);
     static _Thread_local char path[PATH_SIZE];
     char kept[PATH_SIZE];
     struct dirent **entry;

@@ -70,6 +70,7 @@ void mr_watch_free(mr_watch *w)
 
 int mr_watch_add(mr_watch *w, const float *score, const mr_batch *batch)
 {
+    GIVEN(w && score && batch, -1);
     if (mr_metrics_add_batch(w->all, score, batch))
         return -1;
     for (int32_t i = 0; i < batch->n; i++) {
@@ -92,6 +93,7 @@ static void runs(const mr_watch *w, uint32_t *from, uint32_t *first)
 
 int mr_watch_read(mr_watch *w, mr_score *window, mr_score *all)
 {
+    GIVEN(w && window && all, -1);
     uint32_t from, first;
     runs(w, &from, &first);
     mr_metrics_reset(w->recent);
@@ -104,6 +106,7 @@ int mr_watch_read(mr_watch *w, mr_score *window, mr_score *all)
 
 double mr_watch_batches(const mr_watch *w)
 {
+    GIVEN(w, -1);
     return w->batches;
 }
 
@@ -118,6 +121,7 @@ static uint8_t *ring_save(uint8_t *p, const mr_watch *w, const float *ring)
 
 const void *mr_watch_bytes(mr_watch *w)
 {
+    GIVEN(w, NULL);
     size_t need =
         sizeof(watch_head) + 3 * (size_t)w->held * sizeof(float) + metrics_save_room(w->all);
     if (memory_reserve((void **)&w->bytes, &w->room, need, 1))
@@ -135,6 +139,7 @@ const void *mr_watch_bytes(mr_watch *w)
 
 size_t mr_watch_len(const mr_watch *w)
 {
+    GIVEN(w, 0);
     return w->len;
 }
 
@@ -153,6 +158,7 @@ static const char *link_name(uint32_t link)
 
 int mr_watch_load(mr_watch *w, const void *bytes, size_t len)
 {
+    GIVEN(w && bytes, -1);
     watch_head h;
     const uint8_t *p = bytes;
     clear(w);

@@ -133,6 +133,9 @@ end
 
 -- Reads rows, dense weights, counters and position from the store.
 local function load(m, state)
+  m.open = false
+  m.train_tape:reset() -- what was looked up is over
+  m.eval_tape:reset()
   for _, t in ipairs(m.tables) do
     C.mr_table_clear(t.c)
     m.store:load(t, m.cold)

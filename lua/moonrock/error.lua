@@ -58,20 +58,6 @@ end
 ---@return string
 function M.show(value) return type(value) == "string" and ("%q"):format(value) or tostring(value) end
 
---- Where the innermost frame outside the library is: "ads.lua:9"; nil without one.
----@return string|nil
-function M.where()
-  local level = 2
-  while true do
-    local frame = debug.getinfo(level, "Sl")
-    if not frame then return nil end
-    if frame.currentline > 0 and not ours(frame.source) then
-      return ("%s:%d"):format(frame.short_src, frame.currentline)
-    end
-    level = level + 1
-  end
-end
-
 --- Raises a message, with the position of the user's line in front.
 ---@param format string as for string.format, when values follow
 ---@param ... any
@@ -96,6 +82,33 @@ function M.check(result)
     failed()
   end
   return result
+end
+
+-- An error that is raised in the library's own code (a wrong argument of a C function, a nil where an
+-- object is due) as one at the user's line, with the place in the library behind it.
+local function relocated(subject, problem)
+  if type(problem) ~= "string" then return problem end
+  if problem == "not enough memory" then return located(("%s: not enough memory"):format(subject)) end
+  if not ours("@" .. problem) then return problem end
+  local place, text = problem:match("^(.-%.lua:%d+): (.*)$")
+  if not place then return problem end
+  return located(("%s: %s (%s)"):format(subject, text, place))
+end
+
+-- With a traceback to be shown, errors stay where they come from.
+local DEBUG = os.getenv "MOONROCK_DEBUG" ~= nil
+
+--- A function of the library for users, none of a step's: whatever goes wrong inside is at their line.
+---@param subject string
+---@param f function
+---@return function
+function M.public(subject, f)
+  if DEBUG then return f end
+  local function finish(ok, ...)
+    if ok then return ... end
+    error(relocated(subject, (...)), 0)
+  end
+  return function(...) return finish(pcall(f, ...)) end
 end
 
 return M

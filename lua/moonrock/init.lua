@@ -1,5 +1,6 @@
 --- The library, as users see it: `local mr = require "moonrock"`.
 local attention = require "moonrock.attention"
+local err = require "moonrock.error"
 local export = require "moonrock.export"
 local gates = require "moonrock.gates"
 local losses = require "moonrock.losses"
@@ -53,6 +54,15 @@ for _, parts in ipairs { layers, interactions, attention, gates, losses, schema 
     assert(mr[name] == nil or mr[name] == part, name)
     mr[name] = part
   end
+end
+
+-- What declares, opens, trains or reads once: errors of all kinds are at the user's line. Operations,
+-- which are in every step, check what they are given themselves.
+for _, name in ipairs { "model", "find", "schema_of", "reopen", "export", "import", "verify", "optimizer",
+  "fit", "evaluate", "predict", "cross_validate", "search", "uniform", "log_uniform", "learn", "metrics",
+  "watch", "data", "gradcheck", "operation", "schema", "category", "categories", "numeric", "bucket",
+  "cross" } do
+  if type(mr[name]) == "function" then mr[name] = err.public("mr." .. name, mr[name]) end
 end
 
 return mr

@@ -107,7 +107,7 @@ function metrics.new(options)
   local o = options or {}
   local link = options_check("mr.metrics", o, METRICS_OPTIONS)
   local self = setmetatable({ link = link, group = o.group, slice = o.slice, values = o.values,
-    k = o.k or 10, room = 0 }, Metrics)
+    k = o.k or 10 }, Metrics)
   self.c = ffi.gc(err.check(C.mr_metrics_new(link, o.bins or 0)), C.mr_metrics_free)
   self.score = ffi.new "mr_score"
   if o.group then
@@ -122,10 +122,8 @@ end
 
 -- The keys of a batch in a field: uint64_t[n], until the next call.
 local function keys_of(self, batch, field)
-  if batch.n > self.room then
-    self.room = batch.n
-    self.keys = ffi.new("uint64_t[?]", batch.n)
-  end
+  local n = batch.c.n
+  if not self.keys or ffi.sizeof(self.keys) < 8 * n then self.keys = ffi.new("uint64_t[?]", n) end
   err.check(C.mr_batch_keys(batch.c, batch:keys(field).field, self.keys))
   return self.keys
 end
@@ -155,16 +153,16 @@ function Metrics:add(logits, label, n, weight)
     return err.check(C.mr_metrics_add(self.c, floats("mr.metrics", logits, n), label, weight, n))
   end
   local batch = labelled("mr.metrics", label)
-  local scores, c = floats("mr.metrics", logits, batch.n), batch.c
+  local scores, c = floats("mr.metrics", logits, batch.c.n), batch.c
   err.check(C.mr_metrics_add_batch(self.c, scores, c))
   if self.group then
     err.check(C.mr_ranks_add(self.ranks, keys_of(self, batch, self.group), scores, c.label, c.weight,
-      batch.n))
+      batch.c.n))
   end
   if self.slice then
     if self.values and not self.names then self.names = names_of(self, batch) end
     err.check(C.mr_slices_add(self.slices, keys_of(self, batch, self.slice), scores, c.label, c.weight,
-      batch.n))
+      batch.c.n))
   end
 end
 
@@ -269,7 +267,7 @@ end
 ---@param label table batch.label
 function Watch:add(logits, label)
   local batch = labelled("mr.watch", label)
-  local n = batch.n
+  local n = batch.c.n
   err.check(C.mr_watch_add(self.c, floats("mr.watch", logits, n), batch.c))
   self.samples, self.batches = self.samples + n, self.batches + 1
 end

@@ -6,6 +6,7 @@ local C = require "moonrock.ffi"
 local clip = require "moonrock.clip"
 local commit = require "moonrock.commit"
 local err = require "moonrock.error"
+local handle = require "moonrock.handle"
 local layout = require "moonrock.layout"
 local objective = require "moonrock.objective"
 local optim = require "moonrock.optim"
@@ -99,6 +100,7 @@ function Definition:__call(options)
   m.training = not m.read_only
   if options.store then
     m.store = Store.open(options.store, options.follow and "follow" or m.read_only and "read" or "create")
+    m.store.owner = m
     m.directory = options.store
   end
   local ok, problem = pcall(function()
@@ -144,6 +146,10 @@ function Definition:__call(options)
 end
 
 local function take_name(m, kind, name)
+  if m.forward then
+    err.raise("model %s: %s %s comes too late: declare it in the model's function, before it returns", m.name,
+      kind, err.show(name))
+  end
   if type(name) ~= "string" or not name:match("^[%w_./-]+$") then
     err.raise("model %s: %s name %q, expected letters, digits and . _ / -", m.name, kind,
       tostring(name))
@@ -162,6 +168,7 @@ function Model:table(name, columns, options)
   local id = layout.id(self.kept and self.kept.layout, self.tables, name)
   local t = Table.new(name, id, self.seed, columns, self.default_optim, options, self.opt)
   -- Rows change in steps only: what a commit finds in the middle of one is the state of the last.
+  t.owner = self
   t.relieve = self.store and self.training and function() self:commit() end or nil
   self.tables[#self.tables + 1] = t
   return t
@@ -233,6 +240,8 @@ function Model:__call(batch)
   if type(batch) ~= "table" or batch.c == nil then
     err.raise("model %s: expected a batch, got %s", self.name, type(batch))
   end
+  handle.idle(self.subject, "it is called")
+  if not self.forward then err.raise("%s: it is called before it is made", self.subject) end
   if self.training then
     if not self.open then
       self.train_tape:begin(true, self.step_number + 1)
@@ -314,6 +323,7 @@ end
 
 --- Goes on behind the batch at hand without learning from it: no row or param changes.
 function Model:skip()
+  handle.idle(self.subject, "a step")
   drop(self)
   advance(self, self.own_batch)
 end
@@ -338,6 +348,11 @@ end
 ---@return boolean stepped false: left out
 function Model:step()
   if self.broken then err.raise("model %s: it stopped: %s", self.name, self.broken) end
+  handle.idle(self.subject, "a step")
+  if self.own_batch and self.batch == self.own_batch and handle.closed(self.own_batch) then
+    err.raise("model %s: step: the iterator of its batch was closed before: step first, then close it",
+      self.name)
+  end
   if self.on_nan == "skip" and not finite(self) then
     self:skip()
     return false
@@ -375,7 +390,9 @@ local function own_iterator(self, it)
     end
   end
   it.at_close = function()
-    for i = 1, #tables do C.mr_table_ahead_drop(tables[i].c) end
+    for i = 1, #tables do
+      if not handle.closed(tables[i]) then C.mr_table_ahead_drop(tables[i].c) end
+    end
   end
   C.mr_interrupt_catch()
   it.at_end = function()
@@ -397,7 +414,7 @@ function Model:batches(part, options)
   o.seed = o.seed or self.seed
   o.from = { epoch = tonumber(self.position.epoch), sample = tonumber(self.position.sample) }
   if self.schema and not self.schema:fitted() then
-    self.schema:fit { files = part, split = o.split, bad_lines = o.bad_lines }
+    self.schema:fit { files = part, split = o.split }
   end
   self.streaming = false
   commit.write_description(self)
@@ -468,13 +485,24 @@ end
 
 --- Closes the store and frees the tables. What was not committed is gone.
 function Model:close()
-  if self.train_tape then self.train_tape:reset() end
-  if self.eval_tape then self.eval_tape:reset() end
-  if self.store then C.mr_commit_wait(self.store.c) end
-  for _, t in ipairs(self.tables) do t:free() end
-  self.tables = {}
-  if self.store then self.store:close() end
-  self.store = nil
+  local problem = self.subject .. ": it was closed; make it again to go on"
+  if self.train_tape then self.train_tape:free() end
+  if self.eval_tape then self.eval_tape:free() end
+  if self.store and not handle.closed(self.store) then C.mr_commit_wait(self.store.c) end
+  for _, t in ipairs(self.tables) do
+    if not handle.closed(t) then handle.close(t, ("%s: %s"):format(t.subject, problem), C.mr_table_free) end
+  end
+  if self.store and not handle.closed(self.store) then
+    handle.close(self.store, ("store %s: %s"):format(self.store.dir, problem), C.mr_store_close)
+  end
+  self.tables, self.params = {}, {}
+  handle.close(self, problem, nil, "store", "train_tape", "eval_tape")
 end
+
+handle.public(Model, "model", { define = true, step = true, skip = true, train = true, eval = true,
+  commit_due = true, refuse = true },
+  { close = "it is closed", commit = "a commit", commit_behind = "a commit", checkpoint = "a copy",
+    restore = "going back to another state", refresh = "going on to another state", shrink = "dropping rows",
+    batches = "other batches", stream = "other batches" })
 
 return Model

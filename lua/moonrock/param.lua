@@ -59,6 +59,7 @@ end
 -- The param's node on a tape, one a step.
 function Param:lift(t)
   if self.tape == t and self.generation == t.generation then return self.id end
+  if self.tape ~= t then t.kept[self] = true end -- the tape reads and writes its numbers
   local id = C.mr_tape_param(t.c, self.c)
   if id < 0 then err.check(id) end
   self.tape, self.generation, self.id = t, t.generation, id
@@ -75,6 +76,10 @@ end
 ---@param index integer
 ---@return number
 function Param:weight(index)
+  local count = tonumber(C.mr_param_count(self.c))
+  if type(index) ~= "number" or not (index >= 1 and index <= count) then
+    err.raise("param %q: weight %s, expected a number from 1 to %d", self.name, tostring(index), count)
+  end
   return C.mr_param_data(self.c)[index - 1]
 end
 
@@ -99,6 +104,9 @@ end
 
 ---@param bytes string
 function Param:load(bytes)
+  if type(bytes) ~= "string" then
+    err.raise("param %q: load: expected bytes, got a %s", self.name, type(bytes))
+  end
   err.check(C.mr_param_load(self.c, bytes, #bytes))
 end
 

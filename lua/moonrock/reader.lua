@@ -2,6 +2,7 @@
 local ffi = require "ffi"
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"
+local handle = require "moonrock.handle"
 
 local reader = {}
 
@@ -9,13 +10,6 @@ local WINDOW = 65536 -- samples that a shuffle mixes by default
 
 local TASKS = { binary = C.MR_BINARY, regression = C.MR_REGRESSION }
 local BAD_LINES = { error = C.MR_BAD_ERROR, skip = C.MR_BAD_SKIP, keep = C.MR_BAD_KEEP }
-
---- What becomes of bad lines, as C has it.
----@param name string|nil
-function reader.bad_lines(name)
-  return BAD_LINES[name or "error"]
-    or err.raise("bad_lines is %q, expected error, skip or keep", tostring(name))
-end
 
 --- A list of strings as C has it; the second value keeps it alive.
 ---@param list string|string[]
@@ -119,7 +113,7 @@ Batches.__index = Batches
 --- The next batch, or nil at the end.
 function Batches:__call()
   local c = self.c
-  if not c then return nil end
+  handle.idle("batches", "the next one is asked for")
   local n = C.mr_reader_next(c)
   if n < 0 then err.check(n) end
   if n == 0 then
@@ -139,9 +133,10 @@ end
 
 --- Stops reading. The last batch is gone.
 function Batches:close()
+  handle.idle("batches", "they are closed")
   if self.at_close then self.at_close() end
-  if self.c then C.mr_reader_close(ffi.gc(self.c, nil)) end
-  self.c = nil
+  handle.close(self.batch, "batch: its iterator was closed; use a batch before that")
+  handle.close(self, "batches: they were closed; open them again to read on", C.mr_reader_close)
 end
 
 --- Bad lines so far, and the first of them.
@@ -164,6 +159,8 @@ function Batches:progress()
   local part = C.mr_reader_progress(self.c)
   return part >= 0 and part or nil
 end
+
+handle.public(Batches, "batches", {})
 
 ---@class Data files in one format
 local Data = {}
@@ -205,6 +202,9 @@ local function window_of(o)
   return 0
 end
 
+-- What C reads while a reader is opened.
+local held -- luacheck: ignore held
+
 -- Files of directories that are not read are named once.
 local told = {}
 local function tell_left_out(names)
@@ -230,17 +230,16 @@ function reader.open(files, options, format)
     if not OPTIONS[name] then err.raise("batches have no option %q", tostring(name)) end
   end
   local c = ffi.new "mr_reader_options"
-  local anchors = { format.format }
-  c.files, c.files_n, anchors[2] = reader.strings(files)
-  local list = c.files
-  anchors[3] = list
+  local list, count, texts = reader.strings(files) -- which C copies
+  c.files, c.files_n = list, count
   c.format = format.format
   c.schema = format.schema
   c.fields = format.fields or 0
   c.size = o.size or 256
   c.task = TASKS[o.task or format.task or "binary"] or err.raise("task %q is unknown", tostring(o.task))
   c.labels = o.labels == false and C.MR_LABELS_IGNORED or C.MR_LABELS_REQUIRED
-  c.bad_lines = reader.bad_lines(o.bad_lines)
+  c.bad_lines = BAD_LINES[o.bad_lines or "error"]
+    or err.raise("bad_lines is %q, expected error, skip or keep", tostring(o.bad_lines))
   c.follow = o.follow and 1 or 0
   c.stream = (o.stream or o.follow or o.max_wait) and 1 or 0
   c.memory = o.memory == nil and -1 or o.memory and 1 or 0
@@ -254,11 +253,14 @@ function reader.open(files, options, format)
   c.from.epoch, c.from.sample = from.epoch or 0, from.sample or 0
   c.max_wait = o.max_wait or -1
   c.bytes = o.bytes or 0
-  local handle = err.check(C.mr_reader_open(c))
-  tell_left_out(ffi.string(C.mr_reader_left_out(handle)))
-  local batch = reader.batch(C.mr_reader_batch(handle), format.owner)
-  return setmetatable({ c = ffi.gc(handle, C.mr_reader_close), batch = batch, schema = format.owner,
-    anchors = anchors, epoch = (from.epoch or 0) + 1, epochs = o.epochs or 1 }, Batches)
+  held = { list, texts }
+  local opened = err.check(C.mr_reader_open(c))
+  held = nil
+  tell_left_out(ffi.string(C.mr_reader_left_out(opened)))
+  local batch = reader.batch(C.mr_reader_batch(opened), format.owner)
+  batch.iterator = setmetatable({ c = ffi.gc(opened, C.mr_reader_close), batch = batch, schema = format.owner,
+    epoch = (from.epoch or 0) + 1, epochs = o.epochs or 1 }, Batches) -- which lives as long as its batch
+  return batch.iterator
 end
 
 --- Batches of files, or of those that the data was made with.

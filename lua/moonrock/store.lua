@@ -3,6 +3,7 @@ local ffi = require "ffi"
 local json = require "dkjson"
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"
+local handle = require "moonrock.handle"
 
 local Store = {}
 Store.__index = Store
@@ -15,13 +16,21 @@ local MODES = { read = C.MR_STORE_READ, write = C.MR_STORE_WRITE, create = C.MR_
 ---@param mode "read"|"write"|"create"|"follow" create: made if it is not there; read, follow: others
 --- may write
 function Store.open(dir, mode)
+  if type(dir) ~= "string" or not MODES[mode] then
+    err.raise("store: expected a directory and one of read, write, create and follow, got %s and %s",
+      err.show(dir), err.show(mode))
+  end
   local c = err.check(C.mr_store_open(dir, MODES[mode]))
   return setmetatable({ c = ffi.gc(c, C.mr_store_close), dir = dir }, Store)
 end
 
+--- Closes it, after the commit under way. Tables whose rows are in it read no more of them.
 function Store:close()
-  if self.c then C.mr_store_close(ffi.gc(self.c, nil)) end
-  self.c = nil
+  handle.idle("store " .. self.dir, "it is closed")
+  if self.owner then
+    err.raise("store %s: it is %s's, which closes it when it is closed", self.dir, self.owner.subject)
+  end
+  handle.close(self, ("store %s: it was closed; open it again"):format(self.dir), C.mr_store_close)
 end
 
 --- A named record as a string, or nil.
@@ -79,6 +88,13 @@ function Store:begin() err.check(C.mr_commit_begin(self.c)) end
 ---@param bytes string|ffi.cdata*
 ---@param len integer|nil for a string, its length
 function Store:put(name, bytes, len)
+  if type(name) ~= "string" or type(bytes) ~= "string" and type(bytes) ~= "cdata" then
+    err.raise("store %s: put: expected a name and bytes, got a %s and a %s", self.dir, type(name),
+      type(bytes))
+  end
+  if type(bytes) == "string" and len and not (len >= 0 and len <= #bytes) then
+    err.raise("store %s: record %s: %.0f bytes of a string of %d", self.dir, name, len, #bytes)
+  end
   err.check(C.mr_commit_put(self.c, name, bytes, len or #bytes))
 end
 
@@ -137,4 +153,6 @@ function Store:info()
   }
 end
 
+Store.open = err.public("store", Store.open)
+handle.public(Store, "store", { open = true, encode = true, poll = true })
 return Store

@@ -4,6 +4,7 @@ local ffi = require "ffi"
 local C = require "moonrock.ffi"
 local clip = require "moonrock.clip"
 local err = require "moonrock.error"
+local handle = require "moonrock.handle"
 local initializer = require "moonrock.initializer"
 local optim = require "moonrock.optim"
 local pool = require "moonrock.pool"
@@ -151,6 +152,7 @@ function Table.new(name, id, seed, columns, default_optim, options, defaults)
   end
   local c = err.check(C.mr_table_new(name, id, seed, description, #names))
   local self = setmetatable({ c = ffi.gc(c, C.mr_table_free), name = name, id = id,
+    subject = ("table %q"):format(name),
     names = anchors, dims = {}, rings = {}, ring = 0, base_lr = {} }, Table)
   local updates = {}
   for i, column_name in ipairs(names) do
@@ -179,6 +181,7 @@ function Table:__call(batch)
   if type(batch) ~= "table" or batch.c == nil then
     err.raise("table %q: expected a batch, got %s", self.name, type(batch))
   end
+  handle.idle(self.subject, "a lookup")
   local t = tape.current
   if not t then err.raise("table %q: looked up outside of a model's function", self.name) end
   local lookup = C.mr_table_pull(self.c, t.c, batch.c)
@@ -275,9 +278,17 @@ function Table:layout()
   return table.concat(parts, ", ")
 end
 
+--- Frees it. What was looked up in it is over.
 function Table:free()
-  C.mr_table_free(ffi.gc(self.c, nil))
-  self.c = nil
+  handle.idle(self.subject, "it is freed")
+  if self.owner then
+    err.raise("%s: it is %s's, which frees it when it is closed", self.subject, self.owner.subject)
+  end
+  handle.close(self, self.subject .. ": it was freed; make it again", C.mr_table_free)
 end
 
+local new = Table.new
+handle.public(Table, "table", { new = true, seconds = true, update = true, scale_lr = true,
+  save_rates = true })
+Table.new = err.public("table", new)
 return Table

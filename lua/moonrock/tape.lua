@@ -8,6 +8,7 @@ local ffi = require "ffi"
 local C = require "moonrock.ffi"
 local element = require "moonrock.element"
 local err = require "moonrock.error"
+local handles = require "moonrock.handle"
 local view = require "moonrock.view"
 
 local tape = {
@@ -43,11 +44,19 @@ function tape.new(options)
   local o = options or {}
   local c = err.check(C.mr_tape_new(o.seed or 0, o.real or 4))
   local self = setmetatable({ c = ffi.gc(c, C.mr_tape_free), generation = 0, handles = nil,
-    rings = {}, users = {}, pointer = ffi.typeof(o.real == 8 and "double *" or "float *"),
+    rings = {}, users = {}, kept = {}, busy = false,
+    pointer = ffi.typeof(o.real == 8 and "double *" or "float *"),
     array = o.real == 8 and view.double or view.float, counter = C.mr_tape_generation(c) }, Tape)
   for i = 1, GENERATIONS do self.rings[i] = {} end
   self.handles = self.rings[1]
   return self
+end
+
+-- A user's operation works on the tape while it runs.
+local function idle(self, what)
+  if self.busy then
+    err.raise("tape: %s inside of %s, which works on it; do that before or after", what, self.busy)
+  end
 end
 
 local function next_generation(self)
@@ -59,6 +68,8 @@ end
 ---@param training boolean
 ---@param step integer from 1; with the seed it decides dropout
 function Tape:begin(training, step)
+  if type(step) ~= "number" then err.raise("tape: begin: expected a step, got a %s", type(step)) end
+  idle(self, "a step is begun")
   C.mr_tape_begin(self.c, training and 1 or 0, step)
   next_generation(self)
   tape.current = self
@@ -66,16 +77,18 @@ end
 
 --- Ends the step: its tensors must not be used any more.
 function Tape:reset()
+  idle(self, "the step is ended")
   C.mr_tape_reset(self.c)
   next_generation(self)
 end
 
 --- Frees it now.
 function Tape:free()
-  if not self.c then return end
-  C.mr_tape_free(ffi.gc(self.c, nil))
-  self.c = nil
+  idle(self, "it is freed")
   next_generation(self)
+  if tape.current == self then tape.current = nil end
+  handles.close(self, self.owner and self.owner.subject .. ": it was closed, and its tapes with it"
+    or "tape: it was freed; make another one", C.mr_tape_free)
 end
 
 -- The handle of a node, or the error of a failed one; in a layer, `linear "deep.1"`, it is the layer's.
@@ -110,6 +123,7 @@ local function two_tapes(t, other, operation)
 end
 
 local function describe(x)
+  if handles.closed(x) then return handles.closed(x) end
   local meta = getmetatable(x)
   if type(meta) == "table" and meta.kind then return meta.kind end
   if type(x) == "table" and x.c and x.label then return "batch; look its keys up in a table first" end
@@ -132,7 +146,9 @@ local function node(t, x, operation)
   if getmetatable(x) == Tensor then
     if x.generation ~= x.tape.generation then stale() end
     if x.tape ~= t then two_tapes(t, x.tape, operation) end
-    return x.id
+    local number = x.id
+    if type(number) ~= "number" or not (number >= 0) then err.raise("%s: this is no tensor", operation) end
+    return number
   end
   local id
   if type(x) == "number" then
@@ -148,7 +164,10 @@ local function node(t, x, operation)
   else
     err.raise("%s: expected a tensor, got a %s", operation, describe(x))
   end
-  if id < 0 then err.check(id) end
+  if type(id) ~= "number" or not (id >= 0) then
+    if id == -1 then err.check(id) end
+    err.raise("%s: this is no tensor", operation)
+  end
   return id
 end
 tape.node = node
@@ -542,6 +561,7 @@ end
 function Tensor:backward()
   local t = tape_of(self)
   local from = node(t, self, "backward")
+  idle(t, "backward")
   local id = C.mr_tape_backward(t.c, from)
   if id == -1 and t.owner and C.mr_tape_elements(t.c, from) == 1 then
     local loss = C.mr_tape_scalar(t.c, from, 0)
@@ -700,7 +720,6 @@ function tape.operation(spec)
 
   return function(a, b, c, d)
     local t = tape_of(a, b)
-    local cp = t.c
     local inputs = d and 4 or c and 3 or b and 2 or 1
     if op.inputs == 0 then op.inputs = inputs end
     if inputs ~= op.inputs then
@@ -721,12 +740,13 @@ function tape.operation(spec)
       d0, d1, d2, d3 = handle(t, na):shape()
     end
     rank = d3 and 4 or d2 and 3 or d1 and 2 or 1
-    C.mr_tape_argument(cp, na)
-    if b then C.mr_tape_argument(cp, nb) end
-    if c then C.mr_tape_argument(cp, nc) end
-    if d then C.mr_tape_argument(cp, nd) end
+    C.mr_tape_argument(t.c, na)
+    if b then C.mr_tape_argument(t.c, nb) end
+    if c then C.mr_tape_argument(t.c, nc) end
+    if d then C.mr_tape_argument(t.c, nd) end
+    local cp = t.c -- which `shape` may have closed
     local id = C.mr_tape_user(cp, rank, d0, d1 or 1, d2 or 1, d3 or 1)
-    local result = handle(t, id)
+    local result = handle(t, id, op.subject)
     t.users[id + 1] = op
     local nodes = op.nodes[id + 1]
     if not nodes then
