@@ -1,8 +1,9 @@
 # Moonrock. `make` builds ./moonrock and build/libmoonrock.so; `make demo` and `make test` begin
-# by installing the packages that are missing. V=1 shows the commands, SAN=1 builds with
-# sanitizers into build/san.
+# by installing the packages that are missing. V=1 shows the commands, SAN=1 builds with the address and
+# undefined-behaviour sanitizers into build/san, SAN=thread with that of threads into build/san-thread,
+# COVERAGE=1 with counters of lines and branches into build/coverage.
 
-CFLAGS ?= $(if $(SAN),-O1,-O3) -g
+CFLAGS ?= $(if $(SAN)$(COVERAGE),-O1,-O3) -g
 PREFIX ?= /usr/local
 
 # ---- what is built -------------------------------------------------------------------------
@@ -10,8 +11,8 @@ PREFIX ?= /usr/local
 # ARCH: of the processor to build for; another one than this machine's gets a folder of its own.
 HOST    := $(shell uname -m)
 ARCH    ?= $(HOST)
-B       := build$(if $(SAN),/san)$(if $(filter-out $(HOST),$(ARCH)),/$(ARCH))
-PROGRAM := $(if $(SAN),$(B)/moonrock,moonrock)
+B       := build$(if $(SAN),/san$(if $(filter thread,$(SAN)),-thread))$(if $(COVERAGE),/coverage)$(if $(filter-out $(HOST),$(ARCH)),/$(ARCH))
+PROGRAM := $(if $(SAN)$(COVERAGE),$(B)/moonrock,moonrock)
 LIBRARY := $(B)/libmoonrock.so
 
 # Kernels are compiled once for each instruction set, and once in double precision.
@@ -42,7 +43,8 @@ LIBS     := $(call lib,luajit,-lluajit-5.1) $(call lib,rocksdb,-lrocksdb) \
             $(call lib,openblas,-lopenblas) $(call lib,zlib,-lz) $(call lib,libzstd,-lzstd) \
             $(call lib,libxxhash,-lxxhash) -lpthread -ldl -lm
 
-SANITIZE := $(if $(SAN),-fsanitize=address -fsanitize=undefined -fno-sanitize-recover -fno-omit-frame-pointer)
+SANITIZE := $(if $(COVERAGE),--coverage -fprofile-update=atomic) $(if $(SAN),-fno-omit-frame-pointer \
+            $(if $(filter thread,$(SAN)),-fsanitize=thread,-fsanitize=address -fsanitize=undefined -fno-sanitize-recover))
 
 ALL_CFLAGS := -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -fPIC -fvisibility=hidden \
               -fno-math-errno -fno-trapping-math -fopenmp-simd -Iruntime $(INCLUDES) \
@@ -130,7 +132,22 @@ test: deps
 
 .PHONY: run-tests
 run-tests: $(TESTS) $(SHIM)
-	@MOONROCK=./$(PROGRAM) ASAN_OPTIONS=detect_leaks=0 ./$(PROGRAM) tests/run.lua $(TEST) $(TESTS)
+	@MOONROCK=./$(PROGRAM) ASAN_OPTIONS=detect_leaks=0 \
+	  TSAN_OPTIONS="exitcode=66 suppressions=$(CURDIR)/tests/support/tsan.supp" \
+	  ./$(PROGRAM) tests/run.lua $(TEST) $(TESTS)
+
+# One error at a time is put into a copy of the project: the tests must notice each. SAMPLE=15: so many of
+# them, chosen by SEED. ONLY=tensor: those whose room or text holds a word.
+.PHONY: mutants coverage
+mutants: deps
+	$(again) all $(TESTS) $(SHIM)
+	@./moonrock tests/mutants/run.lua $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(JOBS),--jobs $(JOBS)) $(ONLY)
+
+# Lines and branches of the runtime that the tests reach, by file.
+coverage: deps
+	$(again) COVERAGE=1 all run-tests TEST="$(TEST)" || true
+	@sh tests/support/coverage.sh build/coverage
 
 # The long forms of tests that break the program off: see tests/README.md.
 TORTURE := crash power faults budget commits

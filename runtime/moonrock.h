@@ -165,12 +165,18 @@ typedef struct mr_field {
     size_t parts_n;
 } mr_field;
 
+/* NAMES: each file starts with a line of names, by which columns are found; SKIPPED: with a line that is passed,
+ * `columns` are named by their place. */
+typedef enum mr_header { MR_HEADER_NONE, MR_HEADER_NAMES, MR_HEADER_SKIPPED } mr_header;
+
 typedef struct mr_schema_options {
     const char *name;
-    int32_t separator;          /* between cells: a byte */
-    int32_t header;             /* each file starts with a line of names */
+    const char *separator;      /* between cells: some bytes; "": a run of spaces and tabs */
+    int32_t header;             /* mr_header */
     int32_t trim;               /* blanks around a cell are no part of it */
     int32_t quote;              /* a cell may stand in double quotes (RFC 4180) */
+    int32_t escape;             /* a byte that makes a quote, a separator or itself text; 0: none */
+    int32_t decimal;            /* a byte, '.' or ',' */
     const char *const *columns; /* names; NULL: the header's */
     size_t columns_n;
     const char *const *missing; /* cells that stand for none */
@@ -180,7 +186,12 @@ typedef struct mr_schema_options {
     size_t positive_n;
     const char *const *negative; /* cells that stand for 0; none: all others */
     size_t negative_n;
-    const char *weight; /* column of the sample weight, or NULL */
+    const double *positive_numbers; /* the same by value: 1 stands for "1" and "1.0" */
+    size_t positive_numbers_n;
+    const double *negative_numbers;
+    size_t negative_numbers_n;
+    const char
+        *weight; /* column of the sample weight, or NULL; not read where labels are ignored */
 } mr_schema_options;
 
 typedef struct mr_schema mr_schema;

@@ -270,7 +270,7 @@ void parser_prepare(const parser *p, samples *out)
 {
     const mr_schema *s = p->extractor.schema;
     out->fielded = s ? !s->single : p->format == LIBFFM;
-    out->weighted = s && s->weight;
+    out->weighted = s && s->weight && p->labels != MR_LABELS_IGNORED;
 }
 
 /* ---- any --------------------------------------------------------------------------------- */
@@ -318,8 +318,13 @@ parser *parser_new(format f, const mr_reader_options *o, const char *file)
         p->has_label = o->labels != MR_LABELS_IGNORED;
     }
     if (table) {
-        p->separator = o->schema->separator;
+        const char *separator = o->schema->separator;
+        p->blanks = !*separator;
+        p->separator = p->blanks ? ' ' : *separator;
+        p->more = p->blanks ? 0 : strlen(separator) - 1;
         p->quote = o->schema->quote;
+        p->escape = o->schema->escape;
+        p->decimal = o->schema->decimal;
         p->cells = memory_zero(MAX(o->schema->slots.n, (size_t)1) * sizeof *p->cells);
         if (!p->cells || extractor_new(&p->extractor, o->schema)) {
             parser_free(p);

@@ -25,9 +25,12 @@ typedef struct parser {
 
     /* CSV and TSV */
     extractor extractor;
-    fit *fit; /* records are observed, not extracted */
-    int separator, quote;
-    int *map; /* [map_n] slot of each cell of a record, or -1 */
+    fit *fit;             /* records are observed, not extracted */
+    int separator, quote; /* the separator's first byte */
+    int escape, decimal;  /* as in the schema */
+    int blanks;           /* cells are separated by runs of spaces and tabs */
+    size_t more;          /* bytes of the separator behind its first */
+    int *map;             /* [map_n] slot of each cell of a record, or -1 */
     size_t map_n;
     cell *cells; /* [slots] */
 } parser;
@@ -59,9 +62,9 @@ int parse_csv(parser *p, char *at, size_t len, int64_t record, samples *out);
  * at[0..len). *quoted tells whether that is within quotes. */
 const char *csv_end(const parser *p, const char *at, size_t len, int *quoted);
 
-/* Binds the columns of a file by its first line: 1 if that was a header, 0 if it is a record,
- * or -1. */
-int csv_bind(parser *p, const char *file, char *line, size_t len);
+/* Binds the columns of a file by its first line, which has a number: 1 if that was a header, 0 if it is a
+ * record, or -1. */
+int csv_bind(parser *p, const char *file, uint64_t number, char *line, size_t len);
 
 /* Says why the record is bad. `found` is quoted up to the next blank. */
 int bad(parser *p, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -1,15 +1,64 @@
 /* parser_csv.c - CSV and TSV: cells by the schema's columns.
  *
  * As in RFC 4180 a cell that starts with a quote ends with one, holds separators and line ends
- * as they are, and "" for a quote. A quote elsewhere is a byte like any other. A record has as
- * many cells as the file has columns. Cells point into the record, which is changed only where
- * a cell has quotes inside. */
+ * as they are, and "" for a quote. A quote elsewhere is a byte like any other. With an escape, it makes
+ * a quote, a separator or itself behind it text. A record has as many cells as the file has columns. Cells
+ * point into the record, which is changed only where a cell has quotes or escapes inside. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "parser.h"
+
+/* Whether a separator starts at s. */
+static inline int separates(const parser *p, const char *s, const char *end)
+{
+    if (*s != p->separator)
+        return p->blanks && *s == '\t';
+    return !p->more || ((size_t)(end - s) > p->more &&
+                        !memcmp(s + 1, p->extractor.schema->separator + 1, p->more));
+}
+
+/* Behind the separator at s. */
+static char *behind(const parser *p, char *s, const char *end)
+{
+    if (!p->blanks)
+        return s + 1 + p->more;
+    while (s < end && (*s == ' ' || *s == '\t'))
+        s++;
+    return s;
+}
+
+/* Whether the byte at s makes the next one text. */
+static inline int escapes(const parser *p, const char *s, const char *end)
+{
+    return p->escape && *s == p->escape && s + 1 < end &&
+           (s[1] == p->escape || (p->quote && s[1] == '"') || separates(p, s + 1, end));
+}
+
+/* The quote that ends a cell: the next one that is not escaped; NULL if there is none. */
+static char *quote_end(const parser *p, char *s, const char *end)
+{
+    if (!p->escape)
+        return memchr(s, '"', (size_t)(end - s));
+    for (; s < end; s++) {
+        if (*s == p->escape && s + 1 < end && (s[1] == '"' || s[1] == p->escape))
+            s++;
+        else if (*s == '"')
+            return s;
+    }
+    return NULL;
+}
+
+/* Takes the escapes out of from[0..len); the new length. */
+static size_t unescape(const parser *p, char *from, size_t len)
+{
+    char *to = from, *end = from + len;
+    for (char *s = from; s < end; *to++ = *s++)
+        s += escapes(p, s, end);
+    return (size_t)(to - from);
+}
 
 const char *csv_end(const parser *p, const char *at, size_t len, int *quoted)
 {
@@ -22,7 +71,7 @@ const char *csv_end(const parser *p, const char *at, size_t len, int *quoted)
     int trim = p->extractor.schema->trim;
     for (const char *s = at; s < end; s++) {
         if (state == QUOTED) {
-            s = memchr(s, '"', (size_t)(end - s));
+            s = quote_end(p, (char *)(uintptr_t)s, end);
             if (!s)
                 break;
             if (s + 1 < end && s[1] == '"')
@@ -31,16 +80,26 @@ const char *csv_end(const parser *p, const char *at, size_t len, int *quoted)
                 state = PLAIN;
         } else if (*s == '\n') {
             return s;
-        } else if (*s == p->separator) {
+        } else if (separates(p, s, end)) {
             state = START;
+            s += p->more;
         } else if (state == START && *s == '"') {
             state = QUOTED;
-        } else if (state == START && !(trim && *s == ' ')) {
+        } else if (!(state == START && trim && *s == ' ')) {
             state = PLAIN;
+            s += escapes(p, s, end);
         }
     }
     *quoted = state == QUOTED;
     return NULL;
+}
+
+/* What may help where a quoted cell ends in its middle. */
+static const char *quote_hint(const parser *p, const char *quote)
+{
+    return !p->escape && quote[-1] == '\\'
+               ? "; if \\\" stands for a quote, say so in the schema: escape = \"\\\\\""
+               : "";
 }
 
 /* Takes the next cell off *at; 0, or BAD. *last: it was the record's last. */
@@ -49,12 +108,13 @@ static int take(parser *p, char **at, const char *end, cell *c, int *last)
     char *s = *at;
     int trim = p->extractor.schema->trim;
     c->parsed = 0;
-    while (trim && s < end && *s == ' ' && *s != p->separator)
+    c->decimal = p->decimal;
+    while (trim && s < end && *s == ' ' && !separates(p, s, end))
         s++;
     if (p->quote && s < end && *s == '"') {
-        char *from = ++s, *to = s;
+        char *from = ++s, *to = s, *q;
         for (;;) {
-            char *q = memchr(s, '"', (size_t)(end - s));
+            q = quote_end(p, s, end);
             if (!q)
                 return bad(p, "expected a closing quote of the cell \"%.*s",
                            (int)MIN(end - from, 40), from);
@@ -68,41 +128,61 @@ static int take(parser *p, char **at, const char *end, cell *c, int *last)
             *to++ = '"';
             s++;
         }
+        if (p->escape)
+            to = from + unescape(p, from, (size_t)(to - from));
         *to = 0; /* stands in place of a quote */
         c->at = from;
         c->len = (size_t)(to - from);
-        while (trim && s < end && *s == ' ' && *s != p->separator)
+        while (trim && s < end && *s == ' ' && !separates(p, s, end))
             s++;
-        if (s < end && *s != p->separator)
-            return bad(p, "expected the separator after a closing quote, found \"%.*s\"",
-                       (int)MIN(end - s, 40), s);
+        if (s < end && !separates(p, s, end))
+            return bad(p, "expected the separator after a closing quote, found \"%.*s\"%s",
+                       (int)MIN(end - s, 40), s, quote_hint(p, q));
     } else {
         char *from = s;
-        while (s < end && *s != p->separator)
-            s++;
+        if (p->more || p->blanks || p->escape)
+            while (s < end && !separates(p, s, end))
+                s += 1 + escapes(p, s, end);
+        else
+            while (s < end && *s != p->separator)
+                s++;
         char *to = s;
         while (trim && to > from && (to[-1] == ' ' || (to[-1] == '\t')))
             to--;
         c->at = from;
         c->len = (size_t)(to - from);
+        if (p->escape && memchr(from, p->escape, c->len)) {
+            size_t len = unescape(p, from, c->len);
+            if (len < c->len)
+                from[len] = 0;
+            c->len = len;
+        }
     }
     *last = s == end;
-    *at = s + !*last;
+    *at = *last ? s : behind(p, s, end);
     return PARSED;
 }
 
-static size_t without_cr(const char *at, size_t len)
+/* Without the line end's '\r', and without blanks around where these separate. */
+static void strip(const parser *p, char **at, size_t *len)
 {
-    return len && at[len - 1] == '\r' ? len - 1 : len;
+    if (*len && (*at)[*len - 1] == '\r')
+        --*len;
+    if (!p->blanks)
+        return;
+    while (*len && ((*at)[*len - 1] == ' ' || (*at)[*len - 1] == '\t'))
+        --*len;
+    for (; *len && (**at == ' ' || **at == '\t'); ++*at)
+        --*len;
 }
 
-static int bind(parser *p, const char *file, char *const *columns, size_t n)
+static int bind(parser *p, const char *file, const char *where, char *const *columns, size_t n)
 {
     const mr_schema *s = p->extractor.schema;
     int *map = memory_new(MAX(n, (size_t)1) * sizeof *map);
     int has_label = 0;
-    if (!map || schema_bind(s, file, columns, n, p->labels == MR_LABELS_REQUIRED && !p->fit, map,
-                            &has_label)) {
+    if (!map || schema_bind(s, where, columns, n, p->labels == MR_LABELS_REQUIRED && !p->fit,
+                            p->labels != MR_LABELS_IGNORED && !p->fit, map, &has_label)) {
         memory_free(map);
         return -1;
     }
@@ -117,65 +197,74 @@ static int bind(parser *p, const char *file, char *const *columns, size_t n)
     return 0;
 }
 
-int csv_bind(parser *p, const char *file, char *line, size_t len)
+/* The names of the cells of a line, in `found`; 0, -1, or BAD. */
+static int names_of(parser *p, const char *line, size_t len, list *found)
+{
+    char *copied = malloc(len + 1), *at = copied;
+    int rc = copied ? 0 : fail("schema: out of memory"), last = 0;
+    if (copied)
+        memcpy(copied, line, len);
+    while (!rc && !last) {
+        cell c = {0};
+        char name[NAME_LEN];
+        if ((rc = take(p, &at, copied + len, &c, &last)))
+            break;
+        snprintf(name, sizeof name, "%.*s", (int)MIN(c.len, (size_t)NAME_LEN - 1), c.at);
+        rc = list_add(found, name) < 0 ? -1 : 0;
+    }
+    free(copied);
+    return rc;
+}
+
+/* The schema's columns, by their place, for records of n cells: without the label or the weight where that
+ * makes them as many, and neither is needed. */
+static int bind_places(parser *p, const char *file, const char *where, size_t n)
 {
     const mr_schema *s = p->extractor.schema;
+    const list *all = &s->columns;
+    size_t lacks = all->n > n ? all->n - n : 0;
+    int label = s->label && p->labels != MR_LABELS_REQUIRED;
+    int weight = s->weight && p->labels == MR_LABELS_IGNORED;
+    if (!lacks || lacks > (size_t)(label + weight))
+        return bind(p, file, where, all->at, all->n);
+    if (lacks == 1 && label && weight)
+        return fail("%s: has %zu cells for the schema's %zu columns, and it cannot be told whether "
+                    "the label "
+                    "\"%s\" is missing or the weight \"%s\": leave both out, or give a header",
+                    where, n, all->n, s->label, s->weight);
+    char **left = malloc(all->n * sizeof *left);
+    if (!left)
+        return fail("%s: out of memory", file);
+    size_t m = 0;
+    for (size_t i = 0; i < all->n; i++)
+        if (!(label && !strcmp(all->at[i], s->label)) &&
+            !(weight && !strcmp(all->at[i], s->weight)))
+            left[m++] = all->at[i];
+    int rc = bind(p, file, where, left, m);
+    free(left);
+    return rc;
+}
+
+int csv_bind(parser *p, const char *file, uint64_t number, char *line, size_t len)
+{
+    const mr_schema *s = p->extractor.schema;
+    char where[1024];
     list found = {0};
-    char *copied = NULL;
-    int rc = -1, last = 0;
-    len = without_cr(line, len);
-    if (!(copied = malloc(len + 1))) {
-        fail("%s: out of memory", file);
-        goto done;
-    }
-    memcpy(copied, line, len);
-    for (char *at = copied; !last;) {
-        cell c = {0};
-        if (take(p, &at, copied + len, &c, &last)) {
-            if (s->header) {
-                fail("%s:1: %s", file, p->error);
-                goto done;
-            }
-            found.n = 0; /* the record will say so itself */
-            break;
-        }
-        char name[NAME_LEN];
-        snprintf(name, sizeof name, "%.*s", (int)MIN(c.len, (size_t)NAME_LEN - 1), c.at);
-        if (list_add(&found, name) < 0)
-            goto done;
-    }
-    if (!s->header || s->columns.n) {
-        list columns = s->columns;
-        char **without = NULL;
-        int label = s->label ? list_find(&columns, s->label, strlen(s->label)) : -1;
-        if (found.n + 1 == columns.n && label >= 0 && p->labels != MR_LABELS_REQUIRED) {
-            without = malloc(columns.n * sizeof *without);
-            if (!without) {
-                fail("%s: out of memory", file);
-                goto done;
-            }
-            memcpy(without, columns.at, (size_t)label * sizeof *without);
-            memcpy(without + label, columns.at + label + 1,
-                   (columns.n - (size_t)label - 1) * sizeof *without);
-            columns = (list){without, columns.n - 1};
-        }
-        if (s->header && found.n != columns.n)
-            rc = fail("%s:1: expected a header of %zu columns, as the schema names, found %zu",
-                      file, columns.n, found.n);
-        else
-            rc = bind(p, file, columns.at, columns.n);
-        free(without);
-    } else {
-        rc = bind(p, file, found.at, found.n);
-    }
-    if (!rc)
-        rc = s->header;
-done:
+    strip(p, &line, &len);
+    snprintf(where, sizeof where, "%s:%llu", file, (unsigned long long)number);
+    int rc = names_of(p, line, len, &found);
+    if (rc == BAD && s->header)
+        rc = fail("%s: %s", where, p->error);
+    else if (rc == BAD) /* the record will say so itself */
+        rc = bind(p, file, file, s->columns.at, s->columns.n);
+    else if (!rc && s->header == MR_HEADER_NAMES)
+        rc = bind(p, file, where, found.at, found.n);
+    else if (!rc)
+        rc = bind_places(p, file, s->header ? where : file, found.n);
     for (size_t i = 0; i < found.n; i++)
         free(found.at[i]);
     free(found.at);
-    free(copied);
-    return rc;
+    return rc < 0 ? -1 : s->header != MR_HEADER_NONE;
 }
 
 static int shown(const cell *c)
@@ -188,9 +277,8 @@ static int read_label(parser *p, cell *c, float *label)
     const mr_schema *s = p->extractor.schema;
     *label = 0;
     if (s->positive.n) {
-        *label = list_find(&s->positive, c->at, c->len) >= 0;
-        if (*label ||
-            (!c->missing && (!s->negative.n || list_find(&s->negative, c->at, c->len) >= 0)))
+        *label = (float)values_have(&s->positive, c);
+        if (*label > 0 || (!c->missing && (!s->negative.n || values_have(&s->negative, c))))
             return PARSED;
         return bad(p, "column \"%.200s\": expected a label the schema names, found \"%.*s\"",
                    s->label, shown(c), c->at);
@@ -208,7 +296,8 @@ static int read_label(parser *p, cell *c, float *label)
 int parse_csv(parser *p, char *at, size_t len, int64_t record, samples *out)
 {
     const mr_schema *s = p->extractor.schema;
-    char *end = at + without_cr(at, len);
+    strip(p, &at, &len);
+    char *end = at + len;
     float label = 0, weight = 1;
     int last = 0;
     size_t n = 0;
@@ -223,13 +312,16 @@ int parse_csv(parser *p, char *at, size_t len, int64_t record, samples *out)
         }
         n++;
     }
-    if (n != p->map_n)
+    if (n != p->map_n && s->header == MR_HEADER_NAMES)
         return bad(p, "expected %zu cells, found %zu", p->map_n, n);
+    if (n != p->map_n)
+        return bad(p, "expected %zu cells, one for each column of schema \"%.200s\", found %zu",
+                   p->map_n, s->name, n);
     if (p->fit)
         return fit_observe(p->fit, p->cells, record, p->error, sizeof p->error);
     if (p->has_label > 0 && s->label && read_label(p, &p->cells[s->label_slot], &label))
         return BAD;
-    if (s->weight) {
+    if (out->weighted) {
         cell *c = &p->cells[s->weight_slot];
         if (!cell_number(c) || !(c->number >= 0) || !isfinite((float)c->number))
             return bad(p,

@@ -429,7 +429,7 @@ int mr_schema_fit(mr_schema *s, const mr_reader_options *given)
     if (rc == SCAN_STOPPED || rc == SCAN_WAITED)
         rc = fail("schema \"%s\": interrupted while it was fitted", s->name);
     if (!rc)
-        rc = fit_finish(f);
+        rc = fit_finish(f, scan.bad_most, scan.first_bad);
     scan_close(&scan);
     samples_free(&none);
     fit_free(f);

@@ -254,7 +254,7 @@ static int begin_file(scan *s)
             s->line++;
         }
         if (rc == SCAN_MORE) {
-            int header = csv_bind(s->parser, source_name(s->source), line.at, line.len);
+            int header = csv_bind(s->parser, source_name(s->source), line.line, line.at, line.len);
             if (header < 0)
                 return -1;
             if (header) {

@@ -59,6 +59,29 @@ static int list_copy(list *l, const char *const *names, size_t n)
     return 0;
 }
 
+static int values_copy(values *v, const char *const *texts, size_t n, const double *numbers,
+                       size_t m)
+{
+    if (list_copy(&v->texts, texts, n) ||
+        !(v->numbers = memory_new(MAX(m, (size_t)1) * sizeof *numbers)))
+        return -1;
+    if (m)
+        memcpy(v->numbers, numbers, m * sizeof *numbers);
+    v->n = n + m;
+    return 0;
+}
+
+int values_have(const values *v, cell *c)
+{
+    if (list_find(&v->texts, c->at, c->len) >= 0)
+        return 1;
+    size_t m = v->n - v->texts.n;
+    for (size_t i = 0; m && cell_number(c) && i < m; i++)
+        if (v->numbers[i] == c->number)
+            return 1;
+    return 0;
+}
+
 /* ---- names of columns ---------------------------------------------------------------- */
 
 static size_t distance(const char *a, const char *b)
@@ -111,23 +134,40 @@ static int find_name(char *const *names, size_t n, const char *name)
     return -1;
 }
 
-int schema_bind(const mr_schema *s, const char *file, char *const *names, size_t n, int labelled,
-                int *map, int *has_label)
+/* Whether a field reads a slot. */
+static int is_used(const mr_schema *s, int slot)
+{
+    for (size_t i = 0; i < s->n; i++) {
+        const field *f = &s->fields[i];
+        if (f->slot == slot)
+            return 1;
+        for (size_t j = 0; j < f->parts_n; j++)
+            if (f->part[j].field < 0 && f->part[j].slot == slot)
+                return 1;
+    }
+    return 0;
+}
+
+int schema_bind(const mr_schema *s, const char *where, char *const *names, size_t n, int labelled,
+                int weighted, int *map, int *has_label)
 {
     for (size_t i = 0; i < n; i++)
         map[i] = -1;
     *has_label = s->label_slot >= 0;
     for (size_t j = 0; j < s->slots.n; j++) {
-        int i = find_name(names, n, s->slots.at[j]);
-        int is_label = (int)j == s->label_slot;
-        if (i < 0 && is_label && !labelled) {
-            *has_label = 0;
-        } else if (i < 0) {
-            char subject[1024];
-            snprintf(subject, sizeof subject, "%s: schema \"%s\"", file, s->name);
-            return no_column(subject, s->slots.at[j], "the file's columns", names, n);
-        } else {
+        const char *name = s->slots.at[j];
+        int i = find_name(names, n, name);
+        int is_label = (int)j == s->label_slot, is_weight = (int)j == s->weight_slot;
+        if (i >= 0) {
+            if (find_name(names + i + 1, n - (size_t)i - 1, name) >= 0)
+                return fail("%s: two columns are called \"%s\"", where, name);
             map[i] = (int)j;
+        } else if (is_label && !labelled && !is_used(s, (int)j)) {
+            *has_label = 0;
+        } else if (!is_weight || weighted || is_used(s, (int)j)) {
+            char subject[1024];
+            snprintf(subject, sizeof subject, "%s: schema \"%s\"", where, s->name);
+            return no_column(subject, name, "the file's columns", names, n);
         }
     }
     return 0;
@@ -162,20 +202,29 @@ mr_schema *mr_schema_new(const mr_schema_options *o)
     if (!s)
         return NULL;
     atomic_store(&s->refs, 1);
-    s->separator = o->separator;
     s->header = o->header;
     s->trim = o->trim;
     s->quote = o->quote;
+    s->escape = o->escape;
+    s->decimal = o->decimal == ',' ? ',' : 0;
     s->single = 1;
     s->label_slot = s->weight_slot = -1;
     if (!(s->name = copy(o->name ? o->name : "schema")) ||
+        !(s->separator = copy(o->separator ? o->separator : ",")) ||
         list_copy(&s->columns, o->columns, o->columns_n) ||
         list_copy(&s->missing, o->missing, o->missing_n) ||
-        list_copy(&s->positive, o->positive, o->positive_n) ||
-        list_copy(&s->negative, o->negative, o->negative_n))
+        values_copy(&s->positive, o->positive, o->positive_n, o->positive_numbers,
+                    o->positive_numbers_n) ||
+        values_copy(&s->negative, o->negative, o->negative_n, o->negative_numbers,
+                    o->negative_numbers_n))
         goto failed;
-    if (!s->header && !s->columns.n) {
+    if (s->header != MR_HEADER_NAMES && !s->columns.n) {
         fail("schema \"%s\": without a header, columns are needed", s->name);
+        goto failed;
+    }
+    if (strpbrk(s->separator, "\r\n\"") || strlen(s->separator) > 16) {
+        fail("schema \"%s\": separator: expected up to 16 bytes that are no quotes or line ends",
+             s->name);
         goto failed;
     }
     for (size_t i = 0; i < s->columns.n; i++)
@@ -206,10 +255,13 @@ void mr_schema_free(mr_schema *s)
     memory_free(s->fields);
     list_free(&s->columns);
     list_free(&s->missing);
-    list_free(&s->positive);
-    list_free(&s->negative);
+    list_free(&s->positive.texts);
+    list_free(&s->negative.texts);
+    memory_free(s->positive.numbers);
+    memory_free(s->negative.numbers);
     list_free(&s->slots);
     free(s->name);
+    free(s->separator);
     free(s->label);
     free(s->weight);
     free(s->text);
@@ -376,9 +428,28 @@ void extractor_free(extractor *x)
     memset(x, 0, sizeof *x);
 }
 
+/* With a comma for the point; a point, which may stand for thousands there, is not taken. */
+static int number_with_comma(const cell *c, double *out)
+{
+    char text[64];
+    if (c->len >= sizeof text || memchr(c->at, '.', c->len))
+        return 0;
+    memcpy(text, c->at, c->len);
+    text[c->len] = '\n';
+    char *comma = memchr(text, ',', c->len);
+    if (comma)
+        *comma = '.';
+    cell plain = {.at = text, .len = c->len};
+    int rc = cell_number(&plain);
+    *out = plain.number;
+    return rc;
+}
+
 int cell_number(cell *c)
 {
-    if (!c->parsed) {
+    if (!c->parsed && c->decimal) {
+        c->parsed = number_with_comma(c, &c->number) ? 1 : -1;
+    } else if (!c->parsed) {
         const char *p = c->at, *end = c->at + c->len;
         while (p < end && (*p == ' ' || *p == '\t'))
             p++;

@@ -14,7 +14,8 @@ typedef struct cell {
     const char *at;
     size_t len;
     int missing;
-    int parsed; /* `number` is: 0 not yet, 1 it is one, -1 it is none */
+    int decimal; /* what stands for the point; 0: '.' */
+    int parsed;  /* `number` is: 0 not yet, 1 it is one, -1 it is none */
     double number;
 } cell;
 
@@ -40,11 +41,20 @@ typedef struct list {
     size_t n;
 } list;
 
+/* Values of a label that stand for 0 or for 1. */
+typedef struct values {
+    list texts;
+    double *numbers;
+    size_t n; /* of both */
+} values;
+
 struct mr_schema {
     atomic_int refs;
     char *name, *label, *weight; /* label, weight: columns or NULL */
-    int separator, header, trim, quote;
-    list columns, missing, positive, negative;
+    char *separator;             /* "": blanks */
+    int header, trim, quote, escape, decimal;
+    list columns, missing;
+    values positive, negative;
     list slots;                  /* the columns in use: slots.at[j] is the name of slot j */
     int label_slot, weight_slot; /* or -1 */
     field *fields;
@@ -75,9 +85,10 @@ int extract(extractor *x, cell *cells, samples *out, size_t *end, char *error, s
 int cell_number(cell *c);
 
 /* Slots of the columns in a file with these names: map[i] is the slot of cell i or -1. A label
- * that is not there is an error only where `labelled`. */
-int schema_bind(const mr_schema *s, const char *file, char *const *names, size_t n, int labelled,
-                int *map, int *has_label);
+ * that is not there is an error only where `labelled`; a weight, where `weighted`, else it has none.
+ * where: whom errors are about, "a.csv:1". */
+int schema_bind(const mr_schema *s, const char *where, char *const *names, size_t n, int labelled,
+                int weighted, int *map, int *has_label);
 
 /* The number of the field of this name, or -1. */
 int schema_find(const mr_schema *s, const char *name);
@@ -86,6 +97,7 @@ int schema_find(const mr_schema *s, const char *name);
 #define AT "schema \"%s\": field \"%s\": "
 
 int list_find(const list *l, const char *at, size_t len);
+int values_have(const values *v, cell *c);
 int list_add(list *l, const char *name);
 double *schema_edges_new(mr_schema *s, size_t n); /* kept by the schema */
 
@@ -94,6 +106,7 @@ typedef struct fit fit;
 fit *fit_new(mr_schema *s);
 void fit_free(fit *f);
 int fit_observe(fit *f, cell *cells, int64_t record, char *error, size_t len);
-int fit_finish(fit *f); /* writes the statistics to the schema */
+/* Writes the statistics to the schema. bad: records that could not be read, the first of them `first`. */
+int fit_finish(fit *f, int64_t bad, const char *first);
 
 #endif

@@ -160,13 +160,17 @@ static int quantile_edges(fit *f, field *d, column *c)
     return 0;
 }
 
-int fit_finish(fit *f)
+int fit_finish(fit *f, int64_t bad, const char *first)
 {
     mr_schema *s = f->schema;
-    for (size_t j = 0; j < s->n; j++)
-        if (wanted(&s->fields[j]) && !f->columns[j].n)
-            return fail("schema \"%s\": field \"%s\": no numbers to fit: every cell is missing",
-                        s->name, s->fields[j].name);
+    for (size_t j = 0; j < s->n; j++) {
+        if (!wanted(&s->fields[j]) || f->columns[j].n)
+            continue;
+        if (bad)
+            return fail(AT "no numbers to fit: %lld bad lines; the first: %.600s", s->name,
+                        s->fields[j].name, (long long)bad, first);
+        return fail(AT "no numbers to fit: every cell is missing", s->name, s->fields[j].name);
+    }
     for (size_t j = 0; j < s->n; j++) {
         field *d = &s->fields[j];
         column *c = &f->columns[j];

@@ -167,7 +167,7 @@ struct mr_table {
     /* where rows come from and go to */
     mr_store *store;        /* NULL: there is none, or it was closed */
     mr_table *attached;     /* the store's next table */
-    int resident;           /* the cache holds every row */
+    atomic_int resident;    /* the cache holds every row */
     uint64_t step;          /* the last one */
     uint64_t durable;       /* step of the last commit */
     uint64_t expired;       /* rows of this step and before are no more */

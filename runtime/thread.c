@@ -70,8 +70,9 @@ static void take_pieces(int thread)
             t = atomic_fetch_add(&s->ticket, 1);
             if ((uint32_t)t >= t >> 32)
                 break;
+            size_t pieces = pool.pieces; /* once `done` has the last one, the next call may begin */
             pool.run(pool.context, (uint32_t)t);
-            if (atomic_fetch_add(&pool.done, 1) + 1 == pool.pieces && atomic_load(&pool.waiting)) {
+            if (atomic_fetch_add(&pool.done, 1) + 1 == pieces && atomic_load(&pool.waiting)) {
                 pthread_mutex_lock(&pool.lock);
                 pthread_cond_signal(&pool.joined);
                 pthread_mutex_unlock(&pool.lock);

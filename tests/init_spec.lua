@@ -1,6 +1,7 @@
 -- Initializers: what they say of the weights' moments, and that a weight depends on nothing but the
 -- seed, the names, the key and the coordinate.
 local mr = require "moonrock"
+local raises = require "tests.support.raises"
 local Param = require "moonrock.param"
 local Table = require "moonrock.table"
 
@@ -101,8 +102,8 @@ describe("the initializer", function()
       assert.is_false(ok)
       assert.truthy(problem:find(message, 1, true), problem)
     end
-    assert.has_error(function() mr.init.xavier_normal(3) end)
-    assert.has_error(function() mr.init.he_normal(0) end)
+    raises("initializer xavier_normal: expected numbers of inputs and outputs, got 3 and nil", mr.init.xavier_normal, 3)
+    raises("initializer he_normal: expected numbers of inputs and outputs, got 0 and 1", mr.init.he_normal, 0)
   end)
 
   it("is a function of seed, names, key and coordinate alone", function()

@@ -3,6 +3,7 @@ local C = require "moonrock.ffi"
 local Param = require "moonrock.param"
 local layers = require "moonrock.layers"
 local mr = require "moonrock"
+local raises = require "tests.support.raises"
 local tape = require "moonrock.tape"
 
 local function weights(p)
@@ -133,9 +134,10 @@ describe("a param", function()
   end)
 
   it("refuses a wrong shape or option", function()
-    assert.has_error(function() Param.new("w", 1, {}) end)
-    assert.has_error(function() Param.new("w", 1, { 2.5 }) end)
-    assert.has_error(function() Param.new("w", 1, { 1, 1, 1, 1, 1 }) end)
-    assert.has_error(function() Param.new("w", 1, { 2 }, { optim = mr.optim.sgd { lr = -1 } }) end)
+    raises('param "w": expected a shape of 1 to 4 dimensions', Param.new, "w", 1, {})
+    raises('param "w": dimension 1 is 2.5, expected a whole number from 1', Param.new, "w", 1, { 2.5 })
+    raises('param "w": expected a shape of 1 to 4 dimensions', Param.new, "w", 1, { 1, 1, 1, 1, 1 })
+    raises("lr is -1, expected a number from 0 to below inf", Param.new, "w", 1, { 2 },
+      { optim = mr.optim.sgd { lr = -1 } })
   end)
 end)

@@ -1,7 +1,8 @@
--- The test runner: `./moonrock tests/run.lua [NAME...] [C TEST...]`.
+-- The test runner: `./moonrock tests/run.lua [--first] [NAME...] [C TEST...]`.
 --
 -- Every file tests/*_spec.lua is run by busted inside a process of its own, under this very
--- program; every C test given is run as it is. NAME runs only the files whose names contain it.
+-- program; every C test given is run as it is. NAME runs only the files whose names contain it, and
+-- --first leaves the rest of a file out after its first failure.
 -- The last line is `N passed, N failed`; the exit status is 1 if any failed.
 
 local TIMEOUT = 900 -- seconds for a file
@@ -14,7 +15,7 @@ if arg[1] == "--spec" then
   local file = arg[2]
   -- Modules stay loaded between the blocks of a file: C types are declared once in a process.
   local words = { [-1] = arg[-1], [0] = "busted", "--no-auto-insulate",
-    "--output=tests/support/output.lua", file }
+    "--output=tests/support/output.lua", file, arg[3] }
   arg = words -- luacheck: globals arg
   require "busted.runner" { standalone = false }
   return
@@ -23,9 +24,10 @@ end
 -- ---- all of them -----------------------------------------------------------------------------
 
 local program = os.getenv("MOONROCK") or "./moonrock"
-local specs, binaries, names = {}, {}, {}
+local specs, binaries, names, first = {}, {}, {}, ""
 for _, a in ipairs(arg) do
-  if a:find("^build/.*_test$") then binaries[#binaries + 1] = a
+  if a == "--first" then first = " --no-keep-going"
+  elseif a:find("^build/.*_test$") then binaries[#binaries + 1] = a
   else names[#names + 1] = a end
 end
 
@@ -93,7 +95,8 @@ end
 
 for _, file in ipairs(specs) do
   local failed_before = failed
-  local count, status, output, seconds = run(file, quote(program) .. " tests/run.lua --spec " .. quote(file))
+  local count, status, output, seconds = run(file, quote(program) .. " tests/run.lua --spec " .. quote(file)
+    .. first)
   local explained = failed > failed_before
   if status ~= 0 and not explained or count == 0 then
     failure(file .. ": the file ran to its end",
@@ -113,6 +116,10 @@ for _, binary in ipairs(binaries) do
       io.write("  FAILED: status ", tostring(status), "\n")
     end
   end
+end
+
+if passed + failed + skipped == 0 then
+  failure("tests named " .. table.concat(names, ", "), "  there are none\n")
 end
 
 if #failures > 0 then

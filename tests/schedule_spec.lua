@@ -1,5 +1,6 @@
 -- Schedules: their values against a table of the formulas, their text, and what follows them.
 local mr = require "moonrock"
+local raises = require "tests.support.raises"
 local json = require "dkjson"
 local Store = require "moonrock.store"
 local shell = require "tests.support.shell"
@@ -68,7 +69,7 @@ describe("the schedule", function()
       assert.truthy(problem:find(message, 1, true), problem)
       assert.matches("^tests/schedule_spec.lua:%d+: ", problem)
     end
-    assert.has_error(function() mr.schedule.of(3) end)
+    raises('expected a schedule such as mr.schedule.cosine(1000) or "cosine(1000)", got number', mr.schedule.of, 3)
   end)
 end)
 

@@ -241,8 +241,8 @@ describe("a schema", function()
     { "y,n\n1,abc\n", 'bad.csv:2: column "n": expected a number, found "abc"', numeric = true },
     { "y,n\n1,nan\n", 'bad.csv:2: column "n": expected a number, found "nan"', numeric = true },
     { "y,n\n1,1e999\n", 'bad.csv:2: column "n": expected a number, found "1e999"', numeric = true },
-    { "y,b\n1,p\n", 'bad.csv: schema "s": no column "a"; the file\'s columns are: y, b' },
-    { "z,a\n1,p\n", 'bad.csv: schema "s": no column "y"; the file\'s columns are: z, a' },
+    { "y,b\n1,p\n", 'bad.csv:1: schema "s": no column "a"; the file\'s columns are: y, b' },
+    { "z,a\n1,p\n", 'bad.csv:1: schema "s": no column "y"; the file\'s columns are: z, a' },
     { "y,a\n", "bad.csv: holds no samples" },
   }
   for _, case in ipairs(bad) do

@@ -1,5 +1,6 @@
 -- Shrinking tables, and copies of stores.
 local mr = require "moonrock"
+local raises = require "tests.support.raises"
 local shell = require "tests.support.shell"
 
 local PROGRAM, run = shell.program, shell.run
@@ -50,9 +51,16 @@ describe("shrinking", function()
 
   it("refuses what it does not know", function()
     local model = mr.reopen(fresh "a", { read_only = false })
-    for _, o in ipairs { {}, { max_row = 1 }, { max_rows = -1 }, { max_rows = 1, by = "luck" },
-      { min_score = 1 }, { max_rows = 1, table = "nothing" }, { min_norm = 1, column = "nothing" } } do
-      assert.has_error(function() model:shrink(o) end)
+    for message, o in pairs {
+      ["shrink: expected min_count, min_norm, min_score, max_rows or forget"] = {},
+      ['shrink has no option "max_row"'] = { max_row = 1 },
+      ["shrink: max_rows is -1, expected 0 or more"] = { max_rows = -1 },
+      ['shrink: by is "luck", expected step, count, norm or score'] = { max_rows = 1, by = "luck" },
+      ["shrink: a score needs half_life, in steps"] = { min_score = 1 },
+      ['it has no table "nothing"'] = { max_rows = 1, table = "nothing" },
+      ['"nothing"'] = { min_norm = 1, column = "nothing" },
+    } do
+      raises(message, model.shrink, model, o)
     end
     model:close()
   end)
@@ -147,7 +155,7 @@ describe("a copy", function()
       end
     end
     local before = model.store:digest()
-    assert.has_error(function() model:checkpoint(dir .. "/own") end)
+    raises("own: exists already; a copy of store", model.checkpoint, model, dir .. "/own")
     model:close()
     local _, sums = run("cd " .. store .. " && find . -type f | sort | xargs sha256sum")
     for _, copy in ipairs { "own", "other" } do

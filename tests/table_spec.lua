@@ -1,5 +1,6 @@
 -- Tables: any key, fresh rows, one update a key and step.
 local mr = require "moonrock"
+local raises = require "tests.support.raises"
 
 local function write(lines)
   local path = os.tmpname() .. ".svm"
@@ -123,12 +124,17 @@ describe("a table", function()
   end)
 
   it("refuses a column without a width, and a name that is taken", function()
-    local bad = mr.model("bad", function(m) m:table("t", { w = {} }) end)
-    assert.has_error(function() bad {} end)
+    local function score(x) return x.label end
+    local bad = mr.model("bad", function(m)
+      m:table("t", { w = {} })
+      return score
+    end)
+    raises('table "t": column "w" has dim nil, expected a whole number from 1 to 65535', bad, {})
     local taken = mr.model("taken", function(m)
       m:table("t", { w = { dim = 1 } })
       m:table("t", { w = { dim = 1 } })
+      return score
     end)
-    assert.has_error(function() taken {} end)
+    raises('model taken: the name "t" is taken', taken, {})
   end)
 end)

@@ -1,6 +1,7 @@
 -- mr.fit: what a step is made of (accumulation, class weights, sampled negatives), when the best state
 -- is kept, what a batch that is not finite does, and that a run that was broken off ends the same.
 local mr = require "moonrock"
+local raises = require "tests.support.raises"
 local shell = require "tests.support.shell"
 
 local dir = shell.directory()
@@ -303,7 +304,7 @@ describe("what is not finite", function()
       assert.matches("model lr: step 3: .* %(epoch 1, the batch of 64 samples that ends at sample 192%)", problem)
       assert.matches("tables features", problem)
       assert.matches("nothing of it is committed", problem)
-      assert.has_error(function() model:commit() end)
+      raises("model lr: it stopped", model.commit, model)
       model:close()
       model = make { store = store }
       local steps = model.step_number -- commits are written behind, so it need not be the last
@@ -455,7 +456,8 @@ describe("a search", function()
   end)
 
   it("refuses test data", function()
-    assert.has_error(function() search { space = { lr = { 1 } }, fit = { train = "train", test = valid } } end)
+    raises("mr.search: fit.test: trials are compared on validation data", search,
+      { space = { lr = { 1 } }, fit = { train = "train", test = valid } })
   end)
 end)
 

@@ -122,7 +122,7 @@ function attention.attention_pool(m, name, d, options)
       if kind == "sigmoid" then w = w:sigmoid() end
       w = w * present:reshape(-1, 1, length)
     end
-    return w:matmul(keys):reshape(-1, d)
+    return (w:reshape(-1, length, 1) * keys):sum(2)
   end
 end
 

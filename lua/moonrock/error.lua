@@ -58,6 +58,20 @@ end
 ---@return string
 function M.show(value) return type(value) == "string" and ("%q"):format(value) or tostring(value) end
 
+--- Where the innermost frame outside the library is: "ads.lua:9"; nil without one.
+---@return string|nil
+function M.where()
+  local level = 2
+  while true do
+    local frame = debug.getinfo(level, "Sl")
+    if not frame then return nil end
+    if frame.currentline > 0 and not ours(frame.source) then
+      return ("%s:%d"):format(frame.short_src, frame.currentline)
+    end
+    level = level + 1
+  end
+end
+
 --- Raises a message, with the position of the user's line in front.
 ---@param format string as for string.format, when values follow
 ---@param ... any

@@ -414,7 +414,7 @@ function Model:batches(part, options)
   o.seed = o.seed or self.seed
   o.from = { epoch = tonumber(self.position.epoch), sample = tonumber(self.position.sample) }
   if self.schema and not self.schema:fitted() then
-    self.schema:fit { files = part, split = o.split }
+    self.schema:fit { files = part, split = o.split, bad_lines = o.bad_lines }
   end
   self.streaming = false
   commit.write_description(self)

@@ -11,6 +11,13 @@ local WINDOW = 65536 -- samples that a shuffle mixes by default
 local TASKS = { binary = C.MR_BINARY, regression = C.MR_REGRESSION }
 local BAD_LINES = { error = C.MR_BAD_ERROR, skip = C.MR_BAD_SKIP, keep = C.MR_BAD_KEEP }
 
+--- What becomes of bad lines, as C has it.
+---@param name string|nil
+function reader.bad_lines(name)
+  return BAD_LINES[name or "error"]
+    or err.raise("bad_lines is %q, expected error, skip or keep", tostring(name))
+end
+
 --- A list of strings as C has it; the second value keeps it alive.
 ---@param list string|string[]
 function reader.strings(list)
@@ -238,8 +245,7 @@ function reader.open(files, options, format)
   c.size = o.size or 256
   c.task = TASKS[o.task or format.task or "binary"] or err.raise("task %q is unknown", tostring(o.task))
   c.labels = o.labels == false and C.MR_LABELS_IGNORED or C.MR_LABELS_REQUIRED
-  c.bad_lines = BAD_LINES[o.bad_lines or "error"]
-    or err.raise("bad_lines is %q, expected error, skip or keep", tostring(o.bad_lines))
+  c.bad_lines = reader.bad_lines(o.bad_lines)
   c.follow = o.follow and 1 or 0
   c.stream = (o.stream or o.follow or o.max_wait) and 1 or 0
   c.memory = o.memory == nil and -1 or o.memory and 1 or 0

@@ -15,7 +15,8 @@ local SCALES = { none = C.MR_SCALE_NONE, standard = C.MR_SCALE_STANDARD, log = C
 
 local function field(kind, column, options, known)
   if type(column) ~= "string" then err.raise("a field: expected a column's name, got a %s", type(column)) end
-  local f = setmetatable({ kind = kind, column = column, at = source.caller() }, Field)
+  local f = setmetatable({ kind = kind, column = column, at = source.caller(),
+    where = err.where() }, Field)
   for name, value in pairs(options or {}) do
     if name ~= "name" and not known[name] then
       err.raise("field %q has no option %q", column, tostring(name))
@@ -73,7 +74,8 @@ local KINDS = { category = C.MR_CATEGORY, categories = C.MR_CATEGORIES, numeric 
   bucket = C.MR_BUCKET, cross = C.MR_CROSS }
 
 local OPTIONS = { name = true, format = true, header = true, columns = true, separator = true,
-  missing = true, trim = true, quote = true, label = true, weight = true, fields = true, files = true,
+  missing = true, trim = true, quote = true, escape = true, decimal = true, label = true, weight = true,
+  fields = true, files = true,
   recipe = true, task = true }
 
 local function byte(text, what)
@@ -82,6 +84,44 @@ local function byte(text, what)
   end
   return text:byte()
 end
+
+-- Raises what is wrong with a schema at the line of its first field: a file that returns it makes a tail
+-- call, which leaves no line.
+local function wrong(o, format, ...)
+  local message = format:format(...)
+  if type(o.fields) == "table" and getmetatable(o.fields[1]) == Field then
+    error(("%s: %s"):format(o.fields[1].where, message), 0)
+  end
+  err.raise("%s", message)
+end
+
+-- What C returned; an error of it is the schema's.
+local function checked(o, result)
+  if result == nil or type(result) == "number" and result < 0 then
+    wrong(o, "%s", ffi.string(C.mr_error()))
+  end
+  return result
+end
+
+-- The texts and the numbers of an option; a number among texts alone stands for its text.
+local function values_of(o, option, given, numbers)
+  local texts = {}
+  if type(given) ~= "table" then given = { given } end
+  for i, value in ipairs(given) do
+    if type(value) == "number" and numbers then
+      numbers[#numbers + 1] = value
+    elseif type(value) == "string" or type(value) == "number" then
+      texts[#texts + 1] = tostring(value)
+    else
+      wrong(o, 'schema %q: %s: expected texts, as { "1" }, got %s in place %d', o.name or "schema", option,
+        type(value) == "boolean" and tostring(value) or "a " .. type(value), i)
+    end
+  end
+  return texts
+end
+
+local BLANKS = { blanks = true, [" +"] = true, ["%s+"] = true, ["\\s+"] = true }
+local HEADERS = { [true] = C.MR_HEADER_NAMES, [false] = C.MR_HEADER_NONE, skip = C.MR_HEADER_SKIPPED }
 
 local function write_field(f, anchors)
   local c = ffi.new "mr_field"
@@ -126,53 +166,96 @@ local function beside(path, file)
   return folder .. file
 end
 
+-- How cells are written, to C's options.
+local function write_cells(o, c)
+  local name = o.name or "schema"
+  local separator = o.separator or (o.format == "tsv" and "\t" or ",")
+  if type(separator) ~= "string" or separator == "" then
+    wrong(o, 'schema %q: separator is %s, expected a text such as ";" or "::", or "blanks"', name,
+      err.show(separator))
+  end
+  c.separator = BLANKS[separator] and "" or separator
+  local header = o.header
+  if header == nil then header = not o.columns end
+  c.header = HEADERS[header] or wrong(o, 'schema %q: header is %s, expected true, false or "skip"', name,
+    err.show(header))
+  c.trim = o.trim ~= false and 1 or 0
+  c.quote = o.quote ~= false and 1 or 0
+  if o.escape then
+    if type(o.escape) ~= "string" or #o.escape ~= 1 then
+      wrong(o, 'schema %q: escape is %s, expected one character, as "\\\\"', name, err.show(o.escape))
+    end
+    c.escape = o.escape:byte()
+  end
+  local decimal = o.decimal or "."
+  if decimal ~= "." and decimal ~= "," then
+    wrong(o, 'schema %q: decimal is %s, expected "." or ","', name, err.show(decimal))
+  end
+  c.decimal = decimal:byte()
+end
+
 --- A schema.
----@param o table name, format = "csv" | "tsv", header (true), columns (names, without a header),
---- separator, missing (texts that stand for none), trim (true), quote (true), label = "column" or
---- { "column", positive = {...}, negative = {...} }, weight, fields = { mr.category "c", ... }, files
---- = { train =, valid =, test = } beside the schema's own file, recipe = { model = options },
---- task = "binary" | "regression"
+---@param o table name, format = "csv" | "tsv", header (true; "skip": the first line is passed), columns
+--- (names, without a header), separator (some bytes, or "blanks": a run of spaces and tabs), missing (texts
+--- that stand for none), trim (true), quote (true), escape (none), decimal ("."), label = "column" or
+--- { "column", positive = {...}, negative = {...} } (texts, or numbers by value), weight, fields = {
+--- mr.category "c", ... }, files = { train =, valid =, test = } beside the schema's own file, recipe = {
+--- model = options }, task = "binary" | "regression"
 ---@return Schema
 function schema.schema(o)
   if type(o) ~= "table" or type(o.fields) ~= "table" then
     err.raise("mr.schema: expected { fields = { ... } }")
   end
   for name in pairs(o) do
-    if not OPTIONS[name] then err.raise("mr.schema has no option %q", tostring(name)) end
+    if not OPTIONS[name] then wrong(o, "mr.schema has no option %q", tostring(name)) end
   end
   local c = ffi.new "mr_schema_options"
   local anchors = {}
-  local function list(texts)
-    local strings, n, copy = reader.strings(texts or {})
+  local function list(option, given, numbers)
+    local strings, n, copy = reader.strings(values_of(o, option, given or {}, numbers))
     anchors[#anchors + 1], anchors[#anchors + 2] = strings, copy
     return n > 0 and strings or nil, n
   end
-  local format = o.format or "csv"
+  local function array(numbers)
+    local copy = ffi.new("double[?]", #numbers, numbers)
+    anchors[#anchors + 1] = copy
+    return copy, #numbers
+  end
+  for _, name in ipairs { "name", "label", "weight", "format" } do
+    local is = type(o[name])
+    if is ~= "nil" and is ~= "string" and not (name == "label" and is == "table") then
+      wrong(o, "mr.schema: %s is %s, expected a text", name, err.show(o[name]))
+    end
+  end
   c.name = o.name or "schema"
-  c.separator = byte(o.separator or (format == "tsv" and "\t" or ","), "separator")
-  c.header = (o.header == nil and not o.columns or o.header) and 1 or 0
-  c.trim = o.trim ~= false and 1 or 0
-  c.quote = o.quote ~= false and 1 or 0
-  c.columns, c.columns_n = list(o.columns)
-  c.missing, c.missing_n = list(o.missing or { "" })
+  write_cells(o, c)
+  c.columns, c.columns_n = list("columns", o.columns)
+  c.missing, c.missing_n = list("missing", o.missing or { "" })
   local label = o.label
   if type(label) == "string" then label = { label } end
   if label then
+    if type(label[1]) ~= "string" then
+      wrong(o, "schema %q: label: expected a column's name first, got %s", o.name or "schema",
+        err.show(label[1]))
+    end
+    local positive, negative = {}, {}
     c.label = label[1]
-    c.positive, c.positive_n = list(label.positive)
-    c.negative, c.negative_n = list(label.negative)
+    c.positive, c.positive_n = list("label: positive", label.positive, positive)
+    c.negative, c.negative_n = list("label: negative", label.negative, negative)
+    c.positive_numbers, c.positive_numbers_n = array(positive)
+    c.negative_numbers, c.negative_numbers_n = array(negative)
   end
   c.weight = o.weight
-  local handle = err.check(C.mr_schema_new(c))
+  local handle = checked(o, C.mr_schema_new(c))
   local at = o.fields[1] and o.fields[1].at or {}
   local self = setmetatable({ c = ffi.gc(handle, C.mr_schema_free), name = o.name or "schema",
-    format = format, recipe = o.recipe or {}, task = o.task, source_text = at.text, module = at.module,
-    parts = {} }, Schema)
+    format = o.format or "csv", recipe = o.recipe or {}, task = o.task, source_text = at.text,
+    module = at.module, parts = {} }, Schema)
   for i, f in ipairs(o.fields) do
     if getmetatable(f) ~= Field then
-      err.raise("schema %s: field %d is a %s, expected mr.category, mr.numeric, ...", self.name, i, type(f))
+      wrong(o, "schema %s: field %d is a %s, expected mr.category, mr.numeric, ...", self.name, i, type(f))
     end
-    err.check(C.mr_schema_field(handle, write_field(f, anchors)))
+    checked(o, C.mr_schema_field(handle, write_field(f, anchors)))
   end
   for part, file in pairs(o.files or {}) do self.parts[part] = beside(at.path, file) end
   return self
@@ -196,13 +279,13 @@ local function files_of(self, part)
 end
 
 --- Fits means, deviations and quantiles over training files, once.
----@param options { files?: string|string[], split?: table }
+---@param options { files?: string|string[], split?: table, bad_lines?: string }
 function Schema:fit(options)
   local o = options or {}
   local c = ffi.new "mr_reader_options"
   local list, n, copy = reader.strings(files_of(self, o.files or "train"))
   c.files, c.files_n, c.format, c.schema, c.size = list, n, self.format, self.c, 1
-  c.labels, c.bad_lines, c.epochs = C.MR_LABELS_AUTO, C.MR_BAD_SKIP, 1
+  c.labels, c.bad_lines, c.epochs = C.MR_LABELS_AUTO, reader.bad_lines(o.bad_lines), 1
   reader.write_split(o.split, c)
   err.check(C.mr_schema_fit(self.c, c))
   return copy
@@ -225,7 +308,7 @@ function Schema:batches(part, options)
       err.raise("schema %s: field %q needs fitting: train on files first, or give its statistics in "
         .. "the schema", self.name, ffi.string(C.mr_schema_unfitted(self.c)))
     end
-    self:fit { files = part }
+    self:fit { files = part, bad_lines = options and options.bad_lines }
   end
   return reader.open(files_of(self, part), options, { format = self.format, schema = self.c, owner = self,
     task = self.task, fields = self:fields_count() })

@@ -60,14 +60,14 @@ function search.cross_validate(make, options)
       if model.schema ~= schema then
         schema, statistics = model.schema, model.schema:fitted() and model.schema:statistics()
       end
-      schema:fit { files = fit.train, split = fit.split }
+      schema:fit { files = fit.train, split = fit.split, bad_lines = fit.bad_lines }
     end
     list[fold] = scores_of(trainer.fit(model, fit), fit)
     model:close()
     if on_fold then on_fold(fold, list[fold]) end
   end
   if schema and statistics then schema:restore(statistics)
-  elseif schema then schema:fit { files = fit.train } end
+  elseif schema then schema:fit { files = fit.train, bad_lines = fit.bad_lines } end
   local mean, deviation = summary(list)
   return { mean = mean, deviation = deviation, folds = list }
 end
