@@ -55,10 +55,22 @@ static void on_signal(int number)
 
 void mr_interrupt_catch(void)
 {
-    struct sigaction action = {.sa_handler = on_signal}; /* no SA_RESTART: a read wakes up */
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
+    static const int numbers[] = {SIGINT, SIGTERM};
+    for (int i = 0; i < 2; i++) {
+        struct sigaction old,
+            action = {.sa_handler = on_signal}; /* no SA_RESTART: a read wakes up */
+        sigemptyset(&action.sa_mask);
+        sigaction(numbers[i], NULL, &old);
+        int another =
+            old.sa_handler != SIG_DFL && old.sa_handler != SIG_IGN && old.sa_handler != on_end;
+        if (!another)
+            sigaction(numbers[i], &action, NULL);
+    }
+}
+
+void mr_interrupt_set(int number)
+{
+    caught = number;
 }
 
 void mr_terminal_line(int stands)

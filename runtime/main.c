@@ -1,16 +1,20 @@
 /* main.c - the `moonrock` program: starts LuaJIT, and hands the arguments to the Lua library
  * inside the binary (lua/moonrock/program.lua), or to that of the checkout MOONROCK_LUA. */
+#include <dlfcn.h>
+#include <errno.h>
 #include <lauxlib.h>
+#include <locale.h>
 #include <lua.h>
 #include <lualib.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#ifdef HAVE_EDIT
-#include <editline/readline.h>
-#endif
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "embedded.h"
+#include "moonrock.h"
 
 /* embedded(module) -> text, chunk name; nothing for a module that is not inside. */
 static int embedded(lua_State *L)
@@ -36,39 +40,191 @@ static int embedded_names(lua_State *L)
     return 1;
 }
 
-/* read_line(prompt) -> a line of the terminal, kept in its history; nothing at the end. */
-static int read_line(lua_State *L)
+/* ---- the prompt -------------------------------------------------------------------------- */
+
+/* Seconds in which what was interrupted may end by itself, as training does after its batch, with a commit. */
+#define PATIENCE 0.5
+#define HOOK_EVERY 1000 /* instructions */
+
+static lua_State *evaluating; /* NULL: nothing is */
+static double pressed_at;
+static volatile sig_atomic_t presses;
+
+static int ours(const char *source)
 {
-    const char *prompt = luaL_checkstring(L, 1);
-#ifdef HAVE_EDIT
-    char *line = readline(prompt);
-    if (!line)
+    return !strncmp(source, "@moonrock/", 10) || strstr(source, "/lua/moonrock/") != NULL;
+}
+
+/* Ends what is being evaluated, but never inside of the library, which would leave a step half done. */
+static void stop(lua_State *L, lua_Debug *at)
+{
+    if (presses < 2 && mr_clock() - pressed_at < PATIENCE)
+        return;
+    lua_getinfo(L, "S", at);
+    if (ours(at->source))
+        return;
+    lua_createtable(L, 0, 1);
+    lua_pushinteger(L, SIGINT);
+    lua_setfield(L, -2, "interrupted");
+    lua_error(L);
+}
+
+static void on_interrupt(int number)
+{
+    mr_interrupt_set(number);
+    if (!evaluating)
+        return;
+    presses++;
+    if (presses == 1)
+        pressed_at = mr_clock();
+    lua_sethook(evaluating, stop, LUA_MASKCOUNT, HOOK_EVERY);
+}
+
+static void catch_interrupts(void)
+{
+    struct sigaction action = {.sa_handler = on_interrupt}; /* no SA_RESTART: reads wake up */
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+}
+
+/* libedit's, if it is installed: looked up when a prompt begins, so that the build does not depend on it. */
+static struct {
+    char *(*readline)(const char *prompt);
+    void (*using_history)(void);
+    int (*add_history)(const char *line);
+    int (*stifle_history)(int most);
+    int (*read_history)(const char *path);
+    int (*write_history)(const char *path);
+} edit;
+static char *history, *last_line; /* path of its file, or NULL; the line added last */
+
+/* Makes the directories that a path is in, for the user alone. */
+static int make_parents(char *path)
+{
+    for (char *at = strchr(path + 1, '/'); at; at = strchr(at + 1, '/')) {
+        *at = 0;
+        int failed = mkdir(path, 0700) && errno != EEXIST;
+        *at = '/';
+        if (failed)
+            return -1;
+    }
+    return 0;
+}
+
+/* edit(path of the history or nil, lines kept) -> whether there is line editing, what is wrong with the
+ * history. */
+static int edit_begin(lua_State *L)
+{
+    catch_interrupts();
+    const char *path = luaL_optstring(L, 1, NULL);
+    static const char *const names[] = {"libedit.so.2", "libedit.so.0", "libedit.so",
+                                        "libedit.3.dylib"};
+    void *library = NULL;
+    for (size_t i = 0; !library && i < sizeof names / sizeof *names; i++)
+        library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+    if (!library)
         return 0;
-    if (*line)
-        add_history(line);
-#else
+    struct {
+        const char *name;
+        void *to;
+    } symbols[] = {
+        {"readline", &edit.readline},         {"using_history", &edit.using_history},
+        {"add_history", &edit.add_history},   {"stifle_history", &edit.stifle_history},
+        {"read_history", &edit.read_history}, {"write_history", &edit.write_history},
+    };
+    for (size_t i = 0; i < sizeof symbols / sizeof *symbols; i++) {
+        void *symbol = dlsym(library, symbols[i].name);
+        if (!symbol) {
+            edit.readline = NULL;
+            return 0;
+        }
+        memcpy(symbols[i].to, &symbol, sizeof symbol);
+    }
+    setlocale(LC_CTYPE, "");
+    edit.using_history();
+    edit.stifle_history((int)luaL_checkinteger(L, 2));
+    lua_pushboolean(L, 1);
+    if (!path || !(history = strdup(path)))
+        return 1;
+    if (make_parents(history) || (access(history, F_OK) && edit.write_history(history)) ||
+        access(history, R_OK | W_OK)) {
+        lua_pushfstring(L, "%s: %s", path, strerror(errno));
+        free(history);
+        history = NULL;
+        return 2;
+    }
+    edit.read_history(history);
+    return 1;
+}
+
+static void remember(const char *line)
+{
+    if (!*line || (last_line && !strcmp(line, last_line)))
+        return;
+    edit.add_history(line);
+    if (history)
+        edit.write_history(history);
+    free(last_line);
+    last_line = strdup(line);
+}
+
+static char *plain_line(const char *prompt)
+{
     char *line = NULL;
     size_t room = 0;
     fputs(prompt, stdout);
     fflush(stdout);
     ssize_t len = getline(&line, &room, stdin);
     if (len < 0) {
+        clearerr(stdin);
         free(line);
-        return 0;
+        return NULL;
     }
     if (len > 0 && line[len - 1] == '\n')
         line[len - 1] = 0;
-#endif
+    return line;
+}
+
+/* read_line(prompt) -> a line of the terminal; false if Ctrl-C gave it up; nil at the end. */
+static int read_line(lua_State *L)
+{
+    const char *prompt = luaL_checkstring(L, 1);
+    char *line = edit.readline ? edit.readline(prompt) : plain_line(prompt);
+    if (!line) {
+        if (mr_interrupted() != SIGINT)
+            return 0;
+        mr_interrupt_set(0);
+        putchar('\n');
+        lua_pushboolean(L, 0);
+        return 1;
+    }
+    if (edit.readline)
+        remember(line);
     lua_pushstring(L, line);
     free(line);
     return 1;
 }
 
+/* evaluate(f) -> what f returns; Ctrl-C ends it by an error. */
+static int evaluate(lua_State *L)
+{
+    luaL_checktype(L, 1, LUA_TFUNCTION);
+    presses = 0;
+    evaluating = L;
+    int rc = lua_pcall(L, 0, LUA_MULTRET, 0);
+    evaluating = NULL;
+    lua_sethook(L, NULL, 0, 0);
+    if (rc) {
+        lua_pushboolean(L, 0);
+        lua_insert(L, 1);
+    }
+    return lua_gettop(L);
+}
+
 static const luaL_Reg host[] = {
-    {"embedded", embedded},
-    {"embedded_names", embedded_names},
-    {"read_line", read_line},
-    {NULL, NULL},
+    {"embedded", embedded}, {"embedded_names", embedded_names},
+    {"edit", edit_begin},   {"read_line", read_line},
+    {"evaluate", evaluate}, {NULL, NULL},
 };
 
 /* Runs program.lua with the table of functions above; it returns the exit status. */

@@ -55,10 +55,12 @@ int mr_profile_pause(void);
 void mr_profile_resume(void);
 int mr_profile_part(int i, mr_profile *out);
 
-/* Catches SIGINT and SIGTERM from now on: the first only raises a flag, the second ends the
- * process at once. mr_interrupted() is 0, or the number of the first signal caught. */
+/* Catches SIGINT and SIGTERM from now on, unless the program has handlers of its own: the first only
+ * raises a flag, the second ends the process at once. mr_interrupted() is 0, or the number of the first
+ * signal caught; `set` is for such handlers, and 0 takes it back. */
 void mr_interrupt_catch(void);
 int mr_interrupted(void);
+void mr_interrupt_set(int number);
 
 /* Path of the running program; "" if it cannot be found out. */
 const char *mr_program(void);

@@ -53,10 +53,12 @@ function M.raise_at(f, format, ...)
   error(("%s:%d: "):format(info.short_src, info.linedefined) .. format:format(...), 0)
 end
 
---- A value in a message: text in quotes.
+--- A value in a message, in one line: text in quotes.
 ---@param value any
 ---@return string
-function M.show(value) return type(value) == "string" and ("%q"):format(value) or tostring(value) end
+function M.show(value)
+  return type(value) == "string" and ("%q"):format(value) or tostring(value):match "^[^\n]*"
+end
 
 --- Where the innermost frame outside the library is: "ads.lua:9"; nil without one.
 ---@return string|nil

@@ -296,6 +296,6 @@ end
 
 layers.concat = tape.concat
 layers.stack = tape.stack
-layers.tensor = tape.tensor
+layers.tensor = require "moonrock.constant"
 
 return layers

@@ -316,6 +316,8 @@ function Watch:line()
     words(r.total))
 end
 
+Watch.__tostring = Watch.line
+
 --- The state as bytes, a part of a commit.
 ---@return string
 function Watch:save()

@@ -12,6 +12,7 @@ local objective = require "moonrock.objective"
 local optim = require "moonrock.optim"
 local Param = require "moonrock.param"
 local schedule = require "moonrock.schedule"
+local show = require "moonrock.show"
 local shrink = require "moonrock.shrink"
 local size = require "moonrock.size"
 local source = require "moonrock.source"
@@ -60,6 +61,10 @@ local function build(definition, m, opt)
       forward == nil and "nothing" or "a " .. type(forward))
   end
   return forward, own_loss
+end
+
+function Definition:__tostring()
+  return ("definition of model %s: call it with options to make one"):format(self.name)
 end
 
 --- Makes the model: opens its store, or keeps it in memory without one.
@@ -481,6 +486,16 @@ function Model:info()
     info.digest = self.store:digest()
   end
   return info
+end
+
+function Model:__tostring()
+  local lines = { ("model %s: step %d%s"):format(self.name, self.step_number,
+    self.store and ", store " .. self.directory or self.directory and ", closed" or ", in memory") }
+  for _, t in ipairs(self.tables) do lines[#lines + 1] = tostring(t) end
+  for _, p in ipairs(self.params) do
+    lines[#lines + 1] = ("param %q %s"):format(p.name, show.shape(p.shape))
+  end
+  return (table.concat(lines, "\n"):gsub("\n", "\n  "))
 end
 
 --- Closes the store and frees the tables. What was not committed is gone.

@@ -6,6 +6,7 @@ local clip = require "moonrock.clip"
 local err = require "moonrock.error"
 local initializer = require "moonrock.initializer"
 local optim = require "moonrock.optim"
+local show = require "moonrock.show"
 local tape = require "moonrock.tape"
 
 ---@class Param: Tensor
@@ -108,6 +109,11 @@ function Param:load(bytes)
     err.raise("param %q: load: expected bytes, got a %s", self.name, type(bytes))
   end
   err.check(C.mr_param_load(self.c, bytes, #bytes))
+end
+
+function Param:__tostring()
+  return ("param %q %s"):format(self.name, show.shape(self.shape))
+    .. show.array(function(i) return self:weight(i + 1) end, self.shape)
 end
 
 tape.operators(Param)

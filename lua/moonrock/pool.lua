@@ -38,6 +38,10 @@ local function tape_of(column)
   return t
 end
 
+function Column:__tostring()
+  return ("column %q of table %q, dim %d"):format(self.name, self.table, self.dim)
+end
+
 local function pooled(self, how, by_field)
   local t = tape_of(self)
   return tape.handle(t, C.mr_tape_pool(t.c, self.lookup, self.index, how, by_field))

@@ -57,45 +57,6 @@ local function run(chunk, problem)
   return finished(xpcall(function() return chunk(unpack(arg)) end, traceback))
 end
 
--- ---- the prompt ----------------------------------------------------------------------------
-
-local function show(ok, ...)
-  if not ok then
-    local e = ...
-    io.stderr:write(type(e) == "table" and e.interrupted and "interrupted" or tostring(e), "\n")
-  elseif select("#", ...) > 0 then
-    print(...)
-  end
-end
-
--- One chunk, of as many lines as it takes. Returns nil at the end of the input.
-local function read_chunk()
-  local text = host.read_line("> ")
-  if not text then return end
-  text = text:gsub("^=", "return ")
-  while true do
-    local expression = loadstring("return " .. text, "=prompt")
-    if expression then return expression end
-    local chunk, problem = loadstring(text, "=prompt")
-    if chunk then return chunk end
-    local more = problem:find("'<eof>'%s*$") and host.read_line(">> ")
-    if not more then return function() error(problem, 0) end end
-    text = text .. "\n" .. more
-  end
-end
-
-local function prompt()
-  local mr = require "moonrock"
-  print(("Moonrock %s (%s). mr is the library; Ctrl-D ends."):format(mr.version or "", jit.version))
-  rawset(_G, "mr", mr)
-  while true do
-    local chunk = read_chunk()
-    if not chunk then break end
-    show(xpcall(chunk, traceback))
-  end
-  print()
-end
-
 -- ---- the choice ----------------------------------------------------------------------------
 
 local function file_exists(path)
@@ -112,7 +73,7 @@ end
 local first = arg[1]
 if first == nil then
   local interactive = require("moonrock.ffi").mr_terminal(0) == 1
-  if interactive then return finished(xpcall(prompt, traceback)) end
+  if interactive then return require "moonrock.prompt"(host, traceback) end
   return run(loadfile())
 elseif first == "-" then
   shift(1)
@@ -120,6 +81,7 @@ elseif first == "-" then
 elseif first == "-e" and arg[2] then
   local text = arg[2]
   shift(2)
+  setmetatable(_G, { __index = function(_, name) return name == "mr" and require "moonrock" or nil end })
   return run(loadstring(text, "=(command line)"))
 elseif first:find("^%-") or not first:find("[./]") and
   (require("moonrock.cli").commands[first] or not file_exists(first)) then

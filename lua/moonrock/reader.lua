@@ -50,6 +50,28 @@ function Batch:keys(field)
   return keys
 end
 
+-- The first of n numbers, at most `most`.
+local function first(at, n, most)
+  local words = {}
+  for i = 0, math.min(n, most) - 1 do words[i + 1] = at(i) end
+  if n > most then words[#words + 1] = "..." end
+  return table.concat(words, " ")
+end
+
+function Batch:__tostring()
+  local c, n = self.c, self.n
+  local lines = { ("batch of %d samples, epoch %d, %d entries"):format(n, self.epoch, c.entries) }
+  if n > 0 and c.label ~= nil then
+    lines[#lines + 1] = "label  " .. first(function(i) return ("%.4g"):format(c.label[i]) end, n, 8)
+  end
+  if n > 0 and c.keys ~= nil and c.offsets ~= nil then
+    lines[#lines + 1] = "keys of the first sample  " .. first(function(i)
+      return tostring(c.keys[c.offsets[0] + i]):gsub("ULL", "")
+    end, c.offsets[1] - c.offsets[0], 2)
+  end
+  return table.concat(lines, "\n  ")
+end
+
 --- A batch around what a reader, or a test, fills.
 ---@param c ffi.cdata* mr_batch
 ---@param schema? Schema whose fields have names
@@ -138,6 +160,13 @@ function Batches:__call()
   return batch
 end
 
+function Batches:__tostring()
+  if not self.c then return "batches, closed" end
+  local part = self:progress()
+  return ("batches: epoch %d of %d%s"):format(math.min(self.epoch, self.epochs), self.epochs,
+    part and (", %d %% of all"):format(math.floor(part * 100)) or "")
+end
+
 --- Stops reading. The last batch is gone.
 function Batches:close()
   handle.idle("batches", "they are closed")
@@ -187,6 +216,12 @@ function reader.data(options)
   local fields = o.fields
   if o.format == "bin" then fields = fields or 39 end
   return setmetatable({ files = o.files, format = o.format, fields = fields, task = o.task }, Data)
+end
+
+function Data:__tostring()
+  local files = self.files or "no files of its own"
+  return ("data: %s%s"):format(self.format and self.format .. ", " or "",
+    type(files) == "table" and table.concat(files, ", ") or files)
 end
 
 --- Number of fields of a sample; 0 where samples are sets of keys.

@@ -261,6 +261,13 @@ function schema.schema(o)
   return self
 end
 
+function Schema:__tostring()
+  local names = {}
+  for i = 1, self:fields_count() do names[i] = ffi.string(C.mr_schema_field_name(self.c, i - 1)) end
+  return ("schema %s: %d fields%s\n  %s"):format(self.name, #names,
+    self:fitted() and "" or ", not fitted yet", table.concat(names, " "))
+end
+
 function Schema:fields_count() return C.mr_schema_fields(self.c) end
 
 --- Whether all statistics are known: given in the schema, fitted, or restored.

@@ -33,6 +33,12 @@ function Store:close()
   handle.close(self, ("store %s: it was closed; open it again"):format(self.dir), C.mr_store_close)
 end
 
+function Store:__tostring()
+  if not self.c then return ("store %s, closed"):format(self.dir) end
+  local commit = self:info().commit
+  return ("store %s: commit %d, step %d"):format(self.dir, commit.number, commit.step)
+end
+
 --- A named record as a string, or nil.
 function Store:get(name)
   if err.check(C.mr_store_get(self.c, name)) == 0 then return nil end

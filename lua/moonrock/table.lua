@@ -278,6 +278,11 @@ function Table:layout()
   return table.concat(parts, ", ")
 end
 
+function Table:__tostring()
+  if not self.c then return ("table %q, closed"):format(self.name) end
+  return ("table %q: %d rows\n  %s"):format(self.name, self:rows(), (self:layout():gsub(", ", "\n  ")))
+end
+
 --- Frees it. What was looked up in it is over.
 function Table:free()
   handle.idle(self.subject, "it is freed")

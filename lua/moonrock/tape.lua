@@ -9,6 +9,7 @@ local C = require "moonrock.ffi"
 local element = require "moonrock.element"
 local err = require "moonrock.error"
 local handles = require "moonrock.handle"
+local show = require "moonrock.show"
 local view = require "moonrock.view"
 
 local tape = {
@@ -581,6 +582,15 @@ end
 function Tensor:gradient(index)
   local t = tape_of(self)
   return C.mr_tape_gradient(t.c, node(t, self, "gradient"), index - 1)
+end
+
+--- Its shape and first numbers.
+function Tensor:__tostring()
+  local t = self.tape
+  if not t.c or self.generation ~= t.generation then return "tensor of a step that is over" end
+  local shape = { self:shape() }
+  return "tensor " .. show.shape(shape)
+    .. show.array(function(i) return C.mr_tape_scalar(t.c, self.id, i) end, shape)
 end
 
 Tensor.kind = "tensor"
