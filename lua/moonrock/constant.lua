@@ -3,6 +3,7 @@
 -- are very many.
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"
+local handle = require "moonrock.handle"
 local tape = require "moonrock.tape"
 
 local MOST = 100000 -- tensors outside of a model, then their tape begins anew
@@ -35,7 +36,7 @@ local scratch
 
 local function ensure_tape()
   local t = tape.current
-  if t and t.c and t ~= scratch then return end
+  if t and t ~= scratch and not handle.closed(t) then return end
   scratch = scratch or tape.new()
   if t ~= scratch or C.mr_tape_nodes(scratch.c) >= MOST then scratch:begin(true, 1) end
 end

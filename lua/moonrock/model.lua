@@ -490,7 +490,7 @@ end
 
 function Model:__tostring()
   local lines = { ("model %s: step %d%s"):format(self.name, self.step_number,
-    self.store and ", store " .. self.directory or self.directory and ", closed" or ", in memory") }
+    self.store and ", store " .. self.directory or ", in memory") }
   for _, t in ipairs(self.tables) do lines[#lines + 1] = tostring(t) end
   for _, p in ipairs(self.params) do
     lines[#lines + 1] = ("param %q %s"):format(p.name, show.shape(p.shape))

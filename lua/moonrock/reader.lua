@@ -161,7 +161,6 @@ function Batches:__call()
 end
 
 function Batches:__tostring()
-  if not self.c then return "batches, closed" end
   local part = self:progress()
   return ("batches: epoch %d of %d%s"):format(math.min(self.epoch, self.epochs), self.epochs,
     part and (", %d %% of all"):format(math.floor(part * 100)) or "")

@@ -34,7 +34,6 @@ function Store:close()
 end
 
 function Store:__tostring()
-  if not self.c then return ("store %s, closed"):format(self.dir) end
   local commit = self:info().commit
   return ("store %s: commit %d, step %d"):format(self.dir, commit.number, commit.step)
 end

@@ -279,7 +279,6 @@ function Table:layout()
 end
 
 function Table:__tostring()
-  if not self.c then return ("table %q, closed"):format(self.name) end
   return ("table %q: %d rows\n  %s"):format(self.name, self:rows(), (self:layout():gsub(", ", "\n  ")))
 end
 

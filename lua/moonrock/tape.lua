@@ -587,7 +587,7 @@ end
 --- Its shape and first numbers.
 function Tensor:__tostring()
   local t = self.tape
-  if not t.c or self.generation ~= t.generation then return "tensor of a step that is over" end
+  if handles.closed(t) or self.generation ~= t.generation then return "tensor of a step that is over" end
   local shape = { self:shape() }
   return "tensor " .. show.shape(shape)
     .. show.array(function(i) return C.mr_tape_scalar(t.c, self.id, i) end, shape)
