@@ -6,9 +6,11 @@
 -- of all else.
 local mr = require "moonrock"
 
+local DENSE = mr.optim.adam { lr = 1e-3 }
+
 return mr.model("afm", function(m, opt)
   local dim, width = opt.dim or 16, opt.attention or 16
-  local dense = opt.dense or mr.optim.adam { lr = 1e-3 }
+  local dense = opt.dense or DENSE
   local row = m:table("features", {
     w = { dim = 1, init = "zeros", optim = opt.linear },
     v = { dim = dim, init = mr.init.normal(opt.init or 0.01), optim = opt.factors },
@@ -26,4 +28,6 @@ return mr.model("afm", function(m, opt)
     local pooled = share:matmul(pairs):reshape(-1, dim)
     return bias + r.w:sum() + last(mr.dropout(pooled, opt.dropout or 0))
   end
-end, { optim = mr.optim.adagrad { lr = 0.05 } })
+end, { optim = mr.optim.adagrad { lr = 0.05 },
+  options = { dim = "count", attention = "count", dropout = "rate", init = "from 0", linear = "optimizer",
+    factors = "optimizer", dense = DENSE } })

@@ -6,10 +6,12 @@
 -- the vectors and of all else.
 local mr = require "moonrock"
 
+local DENSE = mr.optim.adam { lr = 1e-3 }
+
 return mr.model("autoint", function(m, opt)
   local dim, fields = opt.dim or 16, m:fields()
   local heads, width = opt.heads or 2, opt.attention or 32
-  local dense = opt.dense or mr.optim.adam { lr = 1e-3 }
+  local dense = opt.dense or DENSE
   local row = m:table("features", {
     v = { dim = dim, init = mr.init.normal(opt.init or 0.01), optim = opt.factors },
   })
@@ -21,7 +23,7 @@ return mr.model("autoint", function(m, opt)
   end
   local last = mr.linear(m, "last", fields * from, 1, { bias_init = "label", optim = dense })
   local deep
-  if opt.hidden then
+  if opt.hidden and #opt.hidden > 0 then
     local widths = { unpack(opt.hidden) }
     widths[#widths + 1] = 1
     deep = mr.mlp(m, "deep", fields * dim, widths, { dropout = opt.dropout, batch_norm = opt.batch_norm,
@@ -34,4 +36,7 @@ return mr.model("autoint", function(m, opt)
     for i = 1, #block do y = block[i](y) end               -- [n, fields, heads width]
     return deep and last(y) + deep(v) or last(y)
   end
-end, { optim = mr.optim.adagrad { lr = 0.05 } })
+end, { optim = mr.optim.adagrad { lr = 0.05 },
+  options = { dim = "count", blocks = "count", heads = "count", attention = "count",
+    hidden = "counts or none", dropout = "rate", layer_norm = "boolean", batch_norm = "boolean",
+    init = "from 0", factors = "optimizer", dense = DENSE } })

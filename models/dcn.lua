@@ -6,10 +6,12 @@
 -- optimizers of the vectors and of all else.
 local mr = require "moonrock"
 
+local DENSE = mr.optim.adam { lr = 1e-3 }
+
 return mr.model("dcn", function(m, opt)
   local dim = opt.dim or 16
   local d = m:fields() * dim
-  local dense = opt.dense or mr.optim.adam { lr = 1e-3 }
+  local dense = opt.dense or DENSE
   local row = m:table("features", {
     v = { dim = dim, init = mr.init.normal(opt.init or 0.01), optim = opt.factors },
   })
@@ -24,4 +26,6 @@ return mr.model("dcn", function(m, opt)
     local v = row(x).v:fields()
     return out(cross(v)) + deep(v)
   end
-end, { optim = mr.optim.adagrad { lr = 0.05 } })
+end, { optim = mr.optim.adagrad { lr = 0.05 },
+  options = { dim = "count", cross = "count", hidden = "counts", dropout = "rate", batch_norm = "boolean",
+    init = "from 0", factors = "optimizer", dense = DENSE } })

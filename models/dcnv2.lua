@@ -7,10 +7,12 @@
 -- of all else.
 local mr = require "moonrock"
 
+local DENSE = mr.optim.adam { lr = 1e-3 }
+
 return mr.model("dcnv2", function(m, opt)
   local dim = opt.dim or 16
   local d = m:fields() * dim
-  local dense = opt.dense or mr.optim.adam { lr = 1e-3 }
+  local dense = opt.dense or DENSE
   local structure = opt.structure or "parallel"
   if structure ~= "parallel" and structure ~= "stacked" then
     error(("model dcnv2: structure is %q, expected parallel or stacked"):format(structure), 0)
@@ -32,4 +34,7 @@ return mr.model("dcnv2", function(m, opt)
     local v = row(x).v:fields()
     return out(cross(v)) + deep(v)
   end
-end, { optim = mr.optim.adagrad { lr = 0.05 } })
+end, { optim = mr.optim.adagrad { lr = 0.05 },
+  options = { dim = "count", cross = "count", rank = "count", structure = { "parallel", "stacked" },
+    hidden = "counts", dropout = "rate", batch_norm = "boolean", init = "from 0", factors = "optimizer",
+    dense = DENSE } })

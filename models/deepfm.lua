@@ -5,6 +5,8 @@
 -- vectors and of the layers.
 local mr = require "moonrock"
 
+local DENSE = mr.optim.adam { lr = 1e-3 }
+
 return mr.model("deepfm", function(m, opt)
   local dim = opt.dim or 16
   local row = m:table("features", {
@@ -15,10 +17,12 @@ return mr.model("deepfm", function(m, opt)
   local widths = { unpack(opt.hidden or { 256, 128 }) }
   widths[#widths + 1] = 1
   local deep = mr.mlp(m, "deep", m:fields() * dim, widths, { dropout = opt.dropout,
-    batch_norm = opt.batch_norm, optim = opt.dense or mr.optim.adam { lr = 1e-3 } })
+    batch_norm = opt.batch_norm, optim = opt.dense or DENSE })
 
   return function(x)
     local r = row(x)
     return bias + r.w:sum() + mr.fm(r.v) + deep(r.v:fields())
   end
-end, { optim = mr.optim.adagrad { lr = 0.05 } })
+end, { optim = mr.optim.adagrad { lr = 0.05 },
+  options = { dim = "count", hidden = "counts", dropout = "rate", batch_norm = "boolean", init = "from 0",
+    linear = "optimizer", factors = "optimizer", dense = DENSE } })

@@ -8,10 +8,12 @@
 -- deviation of the vectors (0.01); factors, dense: optimizers of the vectors and of all else.
 local mr = require "moonrock"
 
+local DENSE = mr.optim.adam { lr = 1e-3 }
+
 return mr.model("din", function(m, opt)
   local dim, fields = opt.dim or 16, m:fields()
   local target, history, length = opt.target or 1, opt.history or fields, opt.length or 50
-  local dense = opt.dense or mr.optim.adam { lr = 1e-3 }
+  local dense = opt.dense or DENSE
   local row = m:table("features", {
     v = { dim = dim, init = mr.init.normal(opt.init or 0.01), optim = opt.factors },
   })
@@ -33,4 +35,8 @@ return mr.model("din", function(m, opt)
     end
     return deep(mr.concat(others))
   end
-end, { optim = mr.optim.adagrad { lr = 0.05 } })
+end, { optim = mr.optim.adagrad { lr = 0.05 },
+  options = { target = "count", history = "count", length = "count",
+    weights = { "linear", "sigmoid", "softmax" }, attention = "counts", dim = "count", hidden = "counts",
+    activation = { "none", "relu", "leaky_relu", "sigmoid", "tanh", "gelu", "silu", "prelu", "dice" },
+    dropout = "rate", init = "from 0", factors = "optimizer", dense = DENSE } })

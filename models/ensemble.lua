@@ -6,14 +6,14 @@ local mr = require "moonrock"
 
 return mr.model("ensemble", function(m, opt)
   local kind, count = opt.of or "deepfm", opt.members or 3
-  local definition, member = mr.find(kind), {}
+  local definition, member, own_loss = mr.find(kind), {}, {}
   for i = 1, count do
     -- the model, with names of this member's own
     local own = setmetatable({
       table = function(_, name, ...) return m:table(("%s.%d"):format(name, i), ...) end,
       param = function(_, name, ...) return m:param(("%d.%s"):format(i, name), ...) end,
     }, { __index = m })
-    member[i] = definition.build(own, opt)
+    member[i], own_loss[i] = definition.build(own, opt)
   end
   local logits = {}
 
@@ -25,8 +25,16 @@ return mr.model("ensemble", function(m, opt)
     end
     return sum / count
   end, function(_, x) -- the loss of the same batch
-    local loss = mr.bce(logits[1], x.label)
-    for i = 2, count do loss = loss + mr.bce(logits[i], x.label) end
+    local loss
+    for i = 1, count do
+      local of = own_loss[i] and own_loss[i](logits[i], x) or m.objective.of(logits[i], x.label)
+      loss = loss and loss + of or of
+    end
     return loss
   end
-end, { optim = mr.optim.adagrad { lr = 0.05 } })
+end, { optim = mr.optim.adagrad { lr = 0.05 }, options = function(opt)
+  local kinds = { of = "text", members = "count" }
+  local of = type(opt.of) == "string" and opt.of or "deepfm"
+  for name, kind in pairs(mr.find(of).settings.options or {}) do kinds[name] = kind end
+  return kinds
+end })

@@ -7,9 +7,11 @@
 -- w, of the vectors and of all else.
 local mr = require "moonrock"
 
+local DENSE = mr.optim.adam { lr = 1e-3 }
+
 return mr.model("fibinet", function(m, opt)
   local dim, fields = opt.dim or 16, m:fields()
-  local dense = opt.dense or mr.optim.adam { lr = 1e-3 }
+  local dense = opt.dense or DENSE
   local row = m:table("features", {
     w = { dim = 1, init = "zeros", optim = opt.linear },
     v = { dim = dim, init = mr.init.normal(opt.init or 0.01), optim = opt.factors },
@@ -36,4 +38,7 @@ return mr.model("fibinet", function(m, opt)
     local pairs = mr.concat({ bilinear(v, plain), bilinear(squeeze(v), squeezed) }, 2)
     return bias + r.w:sum() + deep(pairs)
   end
-end, { optim = mr.optim.adagrad { lr = 0.05 } })
+end, { optim = mr.optim.adagrad { lr = 0.05 },
+  options = { dim = "count", bilinear = { "each", "all" }, ratio = "count", hidden = "counts",
+    dropout = "rate", batch_norm = "boolean", init = "from 0", linear = "optimizer", factors = "optimizer",
+    dense = DENSE } })

@@ -7,10 +7,12 @@
 -- the vectors and of all else.
 local mr = require "moonrock"
 
+local DENSE = mr.optim.adam { lr = 1e-3 }
+
 return mr.model("finalmlp", function(m, opt)
   local dim = opt.dim or 16
   local d = m:fields() * dim
-  local dense = opt.dense or mr.optim.adam { lr = 1e-3 }
+  local dense = opt.dense or DENSE
   local row = m:table("features", {
     v = { dim = dim, init = mr.init.normal(opt.init or 0.01), optim = opt.factors },
   })
@@ -43,4 +45,7 @@ return mr.model("finalmlp", function(m, opt)
       * b:reshape(n, heads, other / heads):transpose(1, 2)
     return left(a) + right(b) + bilinear:sum(3):sum(1):reshape(n, 1)
   end
-end, { optim = mr.optim.adagrad { lr = 0.05 } })
+end, { optim = mr.optim.adagrad { lr = 0.05 },
+  options = { dim = "count", hidden = "counts", other = "counts", heads = "count", gates = "counts or none",
+    dropout = "rate", other_dropout = "rate", batch_norm = "boolean", init = "from 0", factors = "optimizer",
+    dense = DENSE } })

@@ -6,9 +6,11 @@
 -- vectors, and of w and r.
 local mr = require "moonrock"
 
+local DENSE = mr.optim.adam { lr = 1e-3 }
+
 return mr.model("fwfm", function(m, opt)
   local fields, dim = m:fields(), opt.dim or 16
-  local dense = opt.dense or mr.optim.adam { lr = 1e-3 }
+  local dense = opt.dense or DENSE
   local row = m:table("features", {
     v = { dim = dim, init = mr.init.normal(opt.init or 0.01), optim = opt.factors },
   })
@@ -20,4 +22,5 @@ return mr.model("fwfm", function(m, opt)
     local v = row(x).v:fields()
     return bias + linear(v) + mr.fwfm(v, r)
   end
-end, { optim = mr.optim.adagrad { lr = 0.05 } })
+end, { optim = mr.optim.adagrad { lr = 0.05 },
+  options = { dim = "count", init = "from 0", factors = "optimizer", dense = DENSE } })

@@ -10,4 +10,5 @@ return mr.model("lr", function(m, opt)
   return function(x)
     return bias + row(x).w:sum()
   end
-end, { optim = mr.optim.adagrad { lr = 0.05 } })
+end, { optim = mr.optim.adagrad { lr = 0.05 },
+  options = { linear = "optimizer" } })

@@ -17,4 +17,5 @@ return mr.model("mf", function(m, opt)
     local r = row(x)
     return mu + r.b:sum() + mr.fm(r.p)
   end
-end, { loss = "mse", optim = mr.optim.adagrad { lr = 0.05 } })
+end, { loss = "mse", optim = mr.optim.adagrad { lr = 0.05 },
+  options = { dim = "count", init = "from 0", linear = "optimizer", factors = "optimizer" } })

@@ -7,9 +7,11 @@
 -- vectors (0.01); factors, dense: optimizers of the vectors and of all else.
 local mr = require "moonrock"
 
+local DENSE = mr.optim.adam { lr = 1e-3 }
+
 return mr.model("mmoe", function(m, opt)
   local dim, fields, tasks = opt.dim or 16, m:fields(), opt.tasks or 1
-  local dense = opt.dense or mr.optim.adam { lr = 1e-3 }
+  local dense = opt.dense or DENSE
   local row = m:table("features", {
     v = { dim = dim, init = mr.init.normal(opt.init or 0.01), optim = opt.factors },
   })
@@ -27,4 +29,6 @@ return mr.model("mmoe", function(m, opt)
     for i = 1, tasks do logits[i] = tower[i](mixed:slice(2, i, i):flatten()) end
     return mr.concat(logits)
   end
-end, { optim = mr.optim.adagrad { lr = 0.05 } })
+end, { optim = mr.optim.adagrad { lr = 0.05 },
+  options = { tasks = "count", experts = "count", dim = "count", hidden = "counts", tower = "count",
+    dropout = "rate", init = "from 0", factors = "optimizer", dense = DENSE } })

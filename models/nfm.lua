@@ -6,9 +6,11 @@
 -- vectors and of the layers.
 local mr = require "moonrock"
 
+local DENSE = mr.optim.adam { lr = 1e-3 }
+
 return mr.model("nfm", function(m, opt)
   local dim = opt.dim or 16
-  local dense = opt.dense or mr.optim.adam { lr = 1e-3 }
+  local dense = opt.dense or DENSE
   local row = m:table("features", {
     w = { dim = 1, init = "zeros", optim = opt.linear },
     v = { dim = dim, init = mr.init.normal(opt.init or 0.01), optim = opt.factors },
@@ -27,4 +29,6 @@ return mr.model("nfm", function(m, opt)
     if opt.dropout then pairs_of_all = mr.dropout(pairs_of_all, opt.dropout) end
     return bias + r.w:sum() + deep(pairs_of_all)
   end
-end, { optim = mr.optim.adagrad { lr = 0.05 } })
+end, { optim = mr.optim.adagrad { lr = 0.05 },
+  options = { dim = "count", hidden = "counts", dropout = "rate", batch_norm = "boolean", init = "from 0",
+    linear = "optimizer", factors = "optimizer", dense = DENSE } })

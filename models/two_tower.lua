@@ -4,6 +4,8 @@
 -- each item is in one; the score of a sample is the product of its two vectors over the temperature.
 local mr = require "moonrock"
 
+local DENSE = mr.optim.adam { lr = 1e-3 }
+
 return mr.model("two_tower", function(m, opt)
   local dim, users, cosine = opt.dim or 16, opt.users or 1, opt.cosine ~= false
   local temperature = opt.temperature or (cosine and 0.1 or 1)
@@ -12,7 +14,7 @@ return mr.model("two_tower", function(m, opt)
   })
   local function tower(name, first, last)
     local deep = mr.mlp(m, name, (last - first + 1) * dim, opt.hidden or { 64, 32 },
-      { optim = opt.dense or mr.optim.adam { lr = 1e-3 } })
+      { optim = opt.dense or DENSE })
     return function(v)
       local y = deep(v:slice(2, first, last):flatten())
       return cosine and mr.l2_normalize(y) or y
@@ -31,4 +33,6 @@ return mr.model("two_tower", function(m, opt)
     how.log_q = frequency(how.id)
     return mr.in_batch_softmax(u, v, how)
   end
-end, { optim = mr.optim.adagrad { lr = 0.05 } })
+end, { optim = mr.optim.adagrad { lr = 0.05 },
+  options = { users = "count", dim = "count", hidden = "counts", cosine = "boolean", temperature = "positive",
+    init = "from 0", factors = "optimizer", dense = DENSE } })

@@ -6,9 +6,11 @@
 -- factors, dense: optimizers of w, of the vectors and of all layers.
 local mr = require "moonrock"
 
+local DENSE = mr.optim.adam { lr = 1e-3 }
+
 return mr.model("xdeepfm", function(m, opt)
   local fields, dim = m:fields(), opt.dim or 16
-  local dense = opt.dense or mr.optim.adam { lr = 1e-3 }
+  local dense = opt.dense or DENSE
   local row = m:table("features", {
     w = { dim = 1, init = "zeros", optim = opt.linear },
     v = { dim = dim, init = mr.init.normal(opt.init or 0.01), optim = opt.factors },
@@ -28,4 +30,6 @@ return mr.model("xdeepfm", function(m, opt)
     local v = r.v:fields()
     return bias + r.w:sum() + out(cin(v)) + deep(v)
   end
-end, { optim = mr.optim.adagrad { lr = 0.05 } })
+end, { optim = mr.optim.adagrad { lr = 0.05 },
+  options = { dim = "count", cin = "counts", hidden = "counts", dropout = "rate", batch_norm = "boolean",
+    init = "from 0", linear = "optimizer", factors = "optimizer", dense = DENSE } })

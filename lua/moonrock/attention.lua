@@ -11,8 +11,8 @@ local function by_head(x, fields, heads)
   return x:reshape(-1, fields, heads, x:dim(3) / heads):transpose(2, 3)
 end
 
-local MULTI_HEAD = { heads = true, dim = true, scale = true, residual = true, relu = true, layer_norm = true,
-  dropout = true, optim = true }
+local MULTI_HEAD = { heads = true, dim = true, scale = "boolean", residual = "boolean", relu = "boolean",
+  layer_norm = "boolean", dropout = "rate", optim = true }
 
 ---@class MultiHeadOptions
 ---@field heads? integer 2
@@ -101,7 +101,7 @@ function attention.attention_pool(m, name, d, options)
     err.raise("%s: weights is %q, expected linear, sigmoid or softmax", subject, tostring(kind))
   end
   local widths = {}
-  for i, width in ipairs(o.hidden or { 36 }) do widths[i] = width end
+  for i, width in ipairs(check.widths(o.hidden or { 36 })) do widths[i] = width end
   widths[#widths + 1] = 1
   local unit = layers.mlp(m, name, 4 * d, widths, { activation = o.activation or "dice", optim = o.optim })
   local target_shape, keys_shape = ("a target [n, %d]"):format(d), ("keys [n, length, %d]"):format(d)

@@ -2,6 +2,7 @@
 -- got.
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"
+local settings = require "moonrock.settings"
 local tape = require "moonrock.tape"
 
 local check = {}
@@ -18,15 +19,24 @@ function check.layer(kind, m, name)
   return ("%s %q"):format(kind, name)
 end
 
---- Refuses options that are not among the names.
+--- Refuses options that are not among the names, and values that are not of their kind.
 ---@param subject string the layer, as `mlp "deep"`
 ---@param options table
----@param names table<string, boolean>
+---@param names table<string, boolean|string> true, or a kind; see moonrock.settings
 function check.options(subject, options, names)
-  for name in pairs(options) do
-    if not names[name] then err.raise("%s has no option %q", subject, tostring(name)) end
+  for name, value in pairs(options) do
+    local kind = names[name]
+    if not kind then err.raise("%s has no option %q", subject, tostring(name)) end
+    if kind ~= true and settings.check(subject, name, value, kind) ~= value then
+      err.raise("%s: %s is %s, expected %s", subject, name, settings.show(value),
+        kind == "boolean" and "true or false" or kind)
+    end
   end
 end
+
+--- Widths of layers; a number stands for one.
+---@param widths integer|integer[]
+function check.widths(widths) return type(widths) == "number" and { widths } or widths end
 
 --- A whole number from 1.
 ---@param subject string

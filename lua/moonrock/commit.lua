@@ -25,12 +25,20 @@ function commit.options(m)
   return kept
 end
 
+-- The text of modules that the model requires, and of models that are parts of it.
+local function modules_of(m)
+  if m.definition.stored_modules then return m.definition.stored_modules end
+  local modules = source.modules()
+  for path, text in pairs(m.found or {}) do modules[path] = text end
+  return modules
+end
+
 local function describe(m)
   local schema = m.schema
   return Store.encode {
     name = m.name, seed = m.seed, layout = layout.of(m), options = commit.options(m),
     loss = m.loss_name, module = m.definition.source.module, source = m.definition.source.text,
-    modules = m.definition.stored_modules or source.modules(),
+    modules = modules_of(m),
     schema = schema and { name = schema.name, module = schema.module, source = schema.source_text,
       statistics = schema.statistics and schema:statistics() or nil } or nil,
     data = m.data and m.data ~= schema and m.data.describe and m.data:describe() or nil,

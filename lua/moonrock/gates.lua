@@ -35,7 +35,8 @@ function gates.squeeze_excitation(m, name, fields, options)
   end
 end
 
-local MMOE = { experts = true, hidden = true, tasks = true, activation = true, dropout = true, optim = true }
+local MMOE = { experts = true, hidden = true, tasks = true, activation = true, dropout = "rate",
+  optim = true }
 
 ---@class MmoeOptions
 ---@field experts? integer 4

@@ -49,7 +49,7 @@ end
 
 local known, whole = check.options, check.width
 
-local CROSS = { kind = true, rank = true, init = true, optim = true }
+local CROSS = { kind = true, rank = "count", init = true, optim = true }
 
 ---@class CrossOptions
 ---@field kind? "vector"|"matrix" w [d] of DCN, or W [d, d] of DCN v2; "matrix"
@@ -78,8 +78,7 @@ function interactions.cross_network(m, name, d, count, options)
   if kind ~= "vector" and kind ~= "matrix" then
     err.raise("%s: kind is %q, expected vector or matrix", subject, tostring(kind))
   end
-  if o.rank then whole(subject, "rank", o.rank) end
-  if o.rank and kind == "vector" then err.raise("%s: only a matrix has a rank", subject) end
+    if o.rank and kind == "vector" then err.raise("%s: only a matrix has a rank", subject) end
   local products, biases = {}, {}
   for l = 1, count do
     local at = name .. "." .. l
@@ -133,6 +132,7 @@ function interactions.cin(m, name, fields, sizes, options)
   local subject = check.layer("cin", m, name)
   known(subject, o, CIN)
   whole(subject, "fields", fields)
+  sizes = check.widths(sizes)
   if type(sizes) ~= "table" or #sizes == 0 then
     err.raise("%s: expected sizes, as { 64, 64 }", subject)
   end

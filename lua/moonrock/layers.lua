@@ -44,7 +44,7 @@ function layers.affine(x, weights, bias, activation, layer)
     tape.node(t, weights, subject), bias and tape.node(t, bias, subject) or -1, act), subject)
 end
 
-local LINEAR = { activation = true, bias = true, bias_init = true, init = true, optim = true }
+local LINEAR = { activation = true, bias = "boolean", bias_init = true, init = true, optim = true }
 
 ---@class LinearOptions
 ---@field activation? Activation none; prelu and dice have params, NAME.prelu.alpha and the like
@@ -85,7 +85,7 @@ local function scale_and_shift(m, name, d, o)
     m:param(name .. ".beta", { d }, { optim = o.optim })
 end
 
-local BATCH_NORM = { momentum = true, eps = true, affine = true, optim = true }
+local BATCH_NORM = { momentum = "number", eps = "positive", affine = "boolean", optim = true }
 
 ---@class BatchNormOptions
 ---@field momentum? number 0.1: running = 0.9 running + 0.1 batch
@@ -119,7 +119,7 @@ function layers.batch_norm(m, name, d, options)
   end
 end
 
-local LAYER_NORM = { eps = true, affine = true, optim = true }
+local LAYER_NORM = { eps = "positive", affine = "boolean", optim = true }
 
 ---@class LayerNormOptions
 ---@field eps? number 1e-5
@@ -167,7 +167,7 @@ function layers.prelu(m, name, d, options)
   return function(x) return layers.relu(x) - alpha * layers.relu(-x) end
 end
 
-local DICE = { momentum = true, eps = true, optim = true }
+local DICE = { momentum = "number", eps = "positive", optim = true }
 
 --- p a + (1 - p) alpha a with p = sigmoid of a's batch norm, alpha learned for each of d columns, from 0
 --- on: [n, d] -> [n, d]. A mask and a batch of one row are as in batch_norm. Params NAME.alpha, .mean,
@@ -219,8 +219,8 @@ function layers.dropout(x, rate)
   return tape.handle(t, C.mr_tape_dropout(t.c, tape.node(t, x, "dropout"), rate))
 end
 
-local MLP = { activation = true, last = true, dropout = true, batch_norm = true, layer_norm = true,
-  init = true, optim = true, bias = true, bias_init = true }
+local MLP = { activation = true, last = true, dropout = "rate", batch_norm = "boolean",
+  layer_norm = "boolean", init = true, optim = true, bias = "boolean", bias_init = true }
 
 ---@class MlpOptions
 ---@field activation? Activation of the hidden layers: relu
@@ -237,13 +237,14 @@ local MLP = { activation = true, last = true, dropout = true, batch_norm = true,
 ---@param m table the model
 ---@param name string
 ---@param inputs integer
----@param widths integer[] outputs of each layer
+---@param widths integer[]|integer outputs of each layer
 ---@param options? MlpOptions
 ---@return fun(x: Tensor, mask?: Tensor): Tensor
 function layers.mlp(m, name, inputs, widths, options)
   local o = options or {}
   local subject = check.layer("mlp", m, name)
   known(subject, o, MLP)
+  widths = check.widths(widths)
   if type(widths) ~= "table" or #widths == 0 then
     err.raise("%s: expected widths, as { 256, 128, 1 }", subject)
   end

@@ -12,6 +12,7 @@ local objective = require "moonrock.objective"
 local optim = require "moonrock.optim"
 local Param = require "moonrock.param"
 local schedule = require "moonrock.schedule"
+local kinds = require "moonrock.settings"
 local show = require "moonrock.show"
 local shrink = require "moonrock.shrink"
 local size = require "moonrock.size"
@@ -44,7 +45,9 @@ local COMMIT_SECONDS = 30
 ---@param name string
 ---@param build fun(m: table, opt: table): fun(x: table): table
 ---@param settings table|nil { loss = "bce" | "huber" | { name = "quantile", q = 0.9 } ... (see
---- moonrock.objective), optim = default optimizer }
+--- moonrock.objective), optim = default optimizer, options = { dim = "count", batch_norm = "boolean", ... },
+--- kinds of the model's own options, which are then checked, and of which 0, no and off are false where a
+--- boolean is expected (see moonrock.settings) }
 ---@return table definition
 function Model.define(name, build, settings)
   if type(name) ~= "string" or type(build) ~= "function" then
@@ -52,6 +55,26 @@ function Model.define(name, build, settings)
   end
   return setmetatable({ name = name, build = build, settings = settings or {},
     source = source.of(build) }, Definition)
+end
+
+-- What a value stands for takes its place in the options; all of an optimizer that has a default of its own.
+local function check_options(definition, opt)
+  for name, kind in pairs(kinds.of(definition, opt)) do
+    if opt[name] ~= nil then
+      opt[name] = kinds.check("model " .. definition.name, name, opt[name], kind)
+      if type(kind) == "table" and kinds.is_optimizer(kind) then
+        opt[name] = err.call(("model %s: %s"):format(definition.name, name), optim.over, opt[name], kind)
+      end
+    end
+  end
+end
+
+--- The optimizer of all columns and params that name none: with these options, or the definition's.
+---@param opt table lr, optim
+---@return table
+function Definition:default_optim(opt)
+  local rule = optim.over(opt.optim, self.settings.optim or "adam")
+  return opt.lr and optim.with_lr(rule, opt.lr) or rule
 end
 
 local function build(definition, m, opt)
@@ -118,10 +141,11 @@ function Definition:__call(options)
         if opt[name] == nil then opt[name] = (m.kept.options or {})[name] end
       end
     end
-    local rule = err.call(m.subject, optim.of, opt.optim or self.settings.optim or "adam")
-    m.default_optim = opt.lr and err.call(m.subject, optim.with_lr, rule, opt.lr) or rule
+    check_options(self, opt)
+    m.default_optim = err.call(m.subject, Definition.default_optim, self, opt)
     if opt.schedule then m:set_schedule(opt.schedule) end
-    m.forward, m.own_loss = build(self, m, opt)
+    local _, found = source.collect(function() m.forward, m.own_loss = build(self, m, opt) end)
+    m.found = found
     for name, value in pairs(m.store and opt or {}) do
       if optim.in_lua(value) then
         err.raise("model %s: %s is an optimizer in Lua: give it in the model's file, which the store keeps",
@@ -206,8 +230,13 @@ function Model:param(name, shape, options)
         tostring(key))
     end
   end
-  local p = Param.new(name, self.seed, shape, { init = options.init, trainable = options.trainable,
-    optim = options.optim or self.opt.dense_optim or self.default_optim, clip_each = options.clip_each })
+  if options.trainable ~= nil then
+    kinds.check(("param %q"):format(name), "trainable", options.trainable, "boolean")
+  end
+  local rule = err.call(("param %q"):format(name), optim.over, options.optim or self.opt.dense_optim,
+    self.default_optim)
+  local p = Param.new(name, self.seed, shape, { init = options.init, optim = rule,
+    trainable = kinds.boolean(options.trainable), clip_each = options.clip_each })
   self.params[#self.params + 1] = p
   return p
 end

@@ -9,7 +9,11 @@ local objective = {}
 -- value, or the logarithm of one.
 local LINK = { bce = C.MR_LOGIT, hinge = C.MR_LOGIT, mse = C.MR_IDENTITY, mae = C.MR_IDENTITY,
   huber = C.MR_IDENTITY, quantile = C.MR_IDENTITY, poisson = C.MR_LOG }
-local NAMES = "bce, hinge, mse, mae, huber, quantile or poisson"
+
+--- Their names.
+objective.names = { "bce", "hinge", "mse", "mae", "huber", "quantile", "poisson" }
+
+local NAMES = table.concat(objective.names, ", "):gsub(", (%w+)$", " or %1")
 
 --- How scores under a loss are read (mr_link).
 ---@param subject string

@@ -94,8 +94,7 @@ function optim.new(rule, settings)
       err.raise("optimizer %s has no setting %q, expected %s", rule, tostring(name), names(defaults))
     end
     if type(value) ~= type(defaults[name]) then
-      err.raise("optimizer %s: %s is a %s, expected a %s", rule, name, type(value),
-        type(defaults[name]))
+      err.raise("optimizer %s: %s is %s, expected a %s", rule, name, err.show(value), type(defaults[name]))
     end
     if WORDS[name] and not WORDS[name][value] then
       err.raise("optimizer %s: %s is %q, expected one of %s", rule, name, value, names(WORDS[name]))
@@ -225,6 +224,29 @@ function optim.of(o)
     if name ~= "rule" and name ~= "kind" then settings[name] = value end -- the rule has its kind
   end
   return optim.new(o.rule, settings)
+end
+
+--- The same, but settings without a rule are those of a given rule: { lr = 0.1 } is its with another rate.
+---@param o table|string|nil nil: the given one
+---@param base table|string see optim.of
+---@return table
+function optim.over(o, base)
+  base = optim.of(base)
+  if o == nil then return base end
+  if type(o) ~= "table" or getmetatable(o) == Optim or o.rule then return optim.of(o) end
+  local own = optim.in_lua(base)
+  local settings = {}
+  for name, value in pairs(own and {} or base) do
+    if name ~= "rule" and name ~= "kind" then settings[name] = value end
+  end
+  for name, value in pairs(o) do
+    if own and name ~= "lr" then
+      err.raise("optimizer %s: only its lr can be set by itself, not %s", base.rule, tostring(name))
+    end
+    settings[name] = value
+  end
+  if own then return optim.with_lr(base, settings.lr) end
+  return optim.new(base.rule, settings)
 end
 
 --- Fills in a C description.

@@ -44,7 +44,7 @@ function Param.new(name, seed, shape, options)
   for i = 1, #shape do count = count * shape[i] end
   local init, rule = ffi.new "mr_init", ffi.new "mr_optim"
   local subject = ("param %q"):format(name)
-  local optimizer = o.optim or optim.adam()
+  local optimizer = err.call(subject, optim.over, o.optim, "adam")
   local from_label = err.call(subject, initializer.write, o.init, init, shape)
   err.call(subject, optim.write, optimizer, rule)
   local trainable = o.trainable ~= false

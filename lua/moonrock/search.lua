@@ -137,8 +137,9 @@ function search.set(options, path, value)
     options[path] = value
     return
   end
-  local inner = type(options[first]) == "table" and options[first]
-    or options[first] and { [first == "loss" and "name" or "rule"] = options[first] } or {}
+  local there = options[first]
+  local inner = type(there) == "table" and there
+    or type(there) == "string" and { [first == "loss" and "name" or "rule"] = there } or {}
   options[first] = setmetatable(copy(inner), nil)
   search.set(options[first], rest, value)
 end

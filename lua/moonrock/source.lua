@@ -61,13 +61,31 @@ function source.caller()
   end
 end
 
+-- Folders of models and schemas, in which `require` looks too, after everywhere else.
+local folders = {}
+
+local function look_beside(path)
+  local folder = path:match "^(.*/)[^/]*$"
+  if not folder or folders[folder] then return end
+  folders[folder], folders[#folders + 1] = true, folder
+  package.path = ("%s;%s?.lua;%s?/init.lua"):format(package.path, folder, folder)
+end
+
+local function is_users(path)
+  if path:match "^%./" then return true end
+  for _, folder in ipairs(folders) do
+    if path:sub(1, #folder) == folder then return true end
+  end
+  return false
+end
+
 --- The user's modules that were required so far: module name to text.
 function source.modules()
   local found = {}
   for name in pairs(package.loaded) do
     if not name:match("^moonrock") and not name:match("^models%.") and not name:match("^datasets%.") then
       local path = package.searchpath and package.searchpath(name, package.path)
-      if path and path:match("^%./") then found[name] = read_file(path) end
+      if path and is_users(path) then found[name] = read_file(path) end
     end
   end
   return found
@@ -77,17 +95,33 @@ local SHIPPED = { "lr", "fm", "ffm", "fwfm", "afm", "nfm", "wide_deep", "deepfm"
   "finalmlp", "autoint", "fibinet", "din", "mmoe", "mf", "two_tower", "ensemble" }
 source.shipped = SHIPPED
 
+--- Calls a function; the second value has the text of every model file that source.find found in it, by path.
+---@param work function
+---@return any
+---@return table<string, string>
+function source.collect(work)
+  local outer, found = source.found, {}
+  source.found = found
+  local ok, result = pcall(work)
+  source.found = outer
+  if not ok then error(result, 0) end
+  for path, text in pairs(outer and found or {}) do outer[path] = text end
+  return result, found
+end
+
 --- The model definition of a name that ships with the program, or of a Lua file.
 ---@param model string
 ---@return table definition
 function source.find(model)
   if model:match("%.lua$") then
+    look_beside(model)
     local chunk, problem = loadfile(model)
     if not chunk then err.raise("model %s: %s", model, problem) end
     local definition = chunk()
     if type(definition) ~= "table" or not definition.build then
       err.raise("model %s: the file returns %s, expected mr.model(...)", model, type(definition))
     end
+    if source.found then source.found[model] = read_file(model) end
     return definition
   end
   local ok, definition = pcall(require, "models." .. model)
@@ -102,6 +136,7 @@ end
 ---@return table schema
 function source.schema(name)
   if not name:match("[./]") then return require("datasets." .. name) end
+  look_beside(name)
   local chunk, problem = loadfile(name)
   if not chunk then err.raise("schema %s: %s", name, problem) end
   local schema = chunk()
@@ -127,7 +162,11 @@ local function sandbox(stored)
   env._G = env
   local loaded = {}
   env.require = function(name)
-    if name == "moonrock" then return require "moonrock" end
+    if name == "moonrock" then
+      return setmetatable({ find = function(model)
+        return stored[model] and source.load(stored[model], model, env) or source.find(model)
+      end }, { __index = require "moonrock" })
+    end
     if loaded[name] == nil then
       local text = stored[name]
       if not text then error(("a store's code may not require %q"):format(name), 2) end

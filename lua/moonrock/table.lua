@@ -136,7 +136,7 @@ function Table.new(name, id, seed, columns, default_optim, options, defaults)
   local admits = false
   local names = sorted_names(columns)
   local description = ffi.new("mr_column[?]", #names)
-  local anchors = {}
+  local anchors, rules = {}, {}
   for i, column_name in ipairs(names) do
     local column = columns[column_name]
     column_check(name, column_name, column, COLUMN_OPTIONS)
@@ -148,7 +148,8 @@ function Table.new(name, id, seed, columns, default_optim, options, defaults)
     admits = admits or description[i - 1].admit > 1
     local subject = ("table %q: column %q"):format(name, column_name)
     err.call(subject, initializer.write, column.init, description[i - 1].init)
-    err.call(subject, optim.write, column.optim or default_optim, description[i - 1].optim)
+    rules[i] = err.call(subject, optim.over, column.optim, default_optim)
+    err.call(subject, optim.write, rules[i], description[i - 1].optim)
   end
   local c = err.check(C.mr_table_new(name, id, seed, description, #names))
   local self = setmetatable({ c = ffi.gc(c, C.mr_table_free), name = name, id = id,
@@ -158,8 +159,9 @@ function Table.new(name, id, seed, columns, default_optim, options, defaults)
   for i, column_name in ipairs(names) do
     self.dims[i] = columns[column_name].dim
     self.base_lr[i] = C.mr_table_optim(c, i - 1).lr
-    local rule = columns[column_name].optim or default_optim
-    if optim.in_lua(rule) then updates[#updates + 1] = optim.column_update(rule, i - 1, self.dims[i]) end
+    if optim.in_lua(rules[i]) then
+      updates[#updates + 1] = optim.column_update(rules[i], i - 1, self.dims[i])
+    end
   end
   self.updates = updates[1] and updates -- of optimizers in Lua
   apply(self, o, admits)

@@ -34,7 +34,7 @@ function learn.run(args)
   options.check_files { args.source }
   local o = options.of_model(args, schema, recipe)
   if not schema then o.data = mr.data { format = args.format, fields = args.fields } end
-  options.check_settings(definition, args.set)
+  options.check_settings(definition, args.set, nil, nil, o)
   local model = definition(o)
 
   local skip = args.bad_lines == "skip"

@@ -1,6 +1,9 @@
 -- What the commands share: their options, the values these take, and names that are nearly right.
 local err = require "moonrock.error"
+local objective = require "moonrock.objective"
+local optim = require "moonrock.optim"
 local set = require("moonrock.search").set
+local settings = require "moonrock.settings"
 local size = require "moonrock.size"
 local trainer = require "moonrock.trainer"
 
@@ -66,13 +69,13 @@ local function positive(text)
   return n
 end
 
--- "3" -> 3, "true" -> true, "64,32" -> { 64, 32 }; anything else is text.
+-- "3" -> 3, "true" -> true, "64,32" and "64," -> lists; anything else is text.
 local function value(text)
   if text == "true" then return true elseif text == "false" then return false end
   if tonumber(text) then return tonumber(text) end
-  if text:find("^[%d.eE+-]+,[%d.eE+,-]*$") then
+  if text:find "^[%d.eE+-]+,[%d.eE+,-]*$" and not text:find ",," then
     local list = {}
-    for item in text:gmatch("[^,]+") do
+    for item in text:gmatch "[^,]+" do
       if not tonumber(item) then return text end
       list[#list + 1] = tonumber(item)
     end
@@ -84,7 +87,7 @@ end
 local function setting(text)
   local name, given = text:match("^([%a_][%w_.]*)=(.*)$")
   if not name then return nil, ("'%s' is no NAME=VALUE"):format(text) end
-  return { name, value(given) }
+  return { name, value(given), given }
 end
 
 local function lifetime(text)
@@ -196,8 +199,8 @@ DECLARE = {
       .. "country=US,DE, are shown by name, others by key."):argname "FIELD":convert(field)
   end,
   loss = function(p)
-    p:option("--loss", "Loss in place of the model's own: bce, hinge, mse, mae, huber, quantile, poisson.")
-      :argname "NAME":convert(one_of { "bce", "hinge", "mse", "mae", "huber", "quantile", "poisson" })
+    p:option("--loss", ("Loss in place of the model's own: %s."):format(table.concat(objective.names, ", ")))
+      :argname "NAME":convert(one_of(objective.names))
   end,
   machine = function(p)
     p:option("--threads", "Threads; results do not depend on it (one a processor).")
@@ -283,6 +286,14 @@ end
 -- Of a recipe: what is not an option of fit.
 local RECIPE = { model = true, lr = true, optim = true, loss = true, batch = true }
 
+-- "no" and "off" as false, "yes" and "on" as true; anything else as it is.
+local function word(given)
+  local truth
+  if type(given) == "string" then truth = settings.boolean(given) end
+  if truth == nil then return given end
+  return truth
+end
+
 local function fit_name(name) return name:match "^fit%.(.+)" end
 
 --- The options of mr.fit of a schema's recipe for a model, and of `--set fit.NAME=VALUE`.
@@ -302,7 +313,7 @@ function options.of_fit(args, schema, recipe, model)
   for _, pair in ipairs(args.set) do
     local path = fit_name(pair[1])
     if path then
-      set(fit, path, pair[2])
+      set(fit, path, word(pair[2]))
       local name = path:match "^[^.]+"
       local ok, problem = pcall(trainer.check_option, name, fit[name])
       if not ok then options.usage("--set %s: %s", pair[1], problem) end
@@ -336,9 +347,55 @@ function options.of_metrics(args)
     values = args.slice and args.slice.values }
 end
 
--- Options of every model, which the runtime asks for.
-local COMMON = { lr = true, optim = true, dense_optim = true, ttl = true, admit = true, max_rows = true,
-  precision = true, schedule = true, clip_norm = true, clip_each = true, clip_value = true, loss = true }
+-- Options of every model, which the runtime asks for; some of them have words of their own.
+local COMMON = { ttl = lifetime, admit = admit, schedule = schedule, loss = function(name)
+  local ok, problem = pcall(objective.new, "--set", name)
+  if not ok then return nil, problem:match "loss is .*" or problem end
+  return name
+end }
+for name in pairs(settings.common) do COMMON[name] = true end
+
+-- What only the program gives a model.
+local OTHERS = { store = "--store", schema = "--schema", data = "--data", read_only = true, follow = true,
+  on_notice = true, clock = true, cold = true, detached = true }
+
+local RUNTIME = { seed = true, threads = true, memory = true, commit_every = true, commit_seconds = true,
+  allow_drop = true }
+
+-- What is wrong with one `--set`, or nil; in the options, what a value stands for takes its place.
+local function wrong_setting(definition, name, given, o)
+  local first, rest = name:match "^([^.]+)%.?(.*)$"
+  if OTHERS[first] then
+    return "is no option of a model" .. (OTHERS[first] ~= true and "; give " .. OTHERS[first] or "")
+  end
+  local kind = settings.of(definition, o)[first]
+  if settings.is_optimizer(kind) then
+    local base = type(kind) == "table" and kind or first ~= "optim" and definition:default_optim(o)
+      or definition.settings.optim or "adam"
+    local ok, problem = pcall(optim.over, o[first], base)
+    return not ok and problem or nil
+  elseif kind and rest ~= "" then
+    return ("%s is no table of settings"):format(first)
+  elseif kind then
+    local taken, expected = settings.take(o[first], kind)
+    if taken == nil then return "expected " .. expected end
+    o[first] = taken
+  elseif type(COMMON[first]) == "function" then
+    if first == "loss" and type(o.loss) == "table" and not o.loss.name then
+      local own = definition.settings.loss or "bce"
+      o.loss.name = type(own) == "table" and own.name or own
+    end
+    local taken, problem = COMMON[first](type(o[first]) == "number" and tostring(o[first]) or o[first])
+    return taken == nil and problem or nil
+  elseif definition.settings.options and not COMMON[first] and not RUNTIME[first] then
+    local names = settings.names(definition, o)
+    local near = options.nearest(first, names)
+    return near and ("model %s has no such option; did you mean %s?"):format(definition.name, near)
+      or ("model %s has no such option; it has %s"):format(definition.name, table.concat(names, ", "))
+  elseif rest == "" then
+    o[first] = word(given)
+  end
+end
 
 --- Makes a model's definition complain about an option that it never asks for while it is built: an
 --- error where it asks for a name much like it, else a line on standard error.
@@ -346,15 +403,20 @@ local COMMON = { lr = true, optim = true, dense_optim = true, ttl = true, admit 
 ---@param list table[] `--set`: pairs of name and value
 ---@param recipe table|nil of the schema for this model
 ---@param schema table|nil
-function options.check_settings(definition, list, recipe, schema)
+---@param o table the model's options; what a value stands for takes its place in them
+function options.check_settings(definition, list, recipe, schema, o)
   local build, asked, names = definition.build, {}, {}
   local given_by = {}
   for name in pairs(recipe and recipe.model or {}) do
     given_by[name] = ("schema %s: recipe of %s: %s"):format(schema.name, definition.name, name)
   end
   for _, pair in ipairs(list) do
-    local name = not fit_name(pair[1]) and pair[1]:gsub("^model%.", ""):match "^[^.]+"
-    if name then given_by[name] = "--set " .. pair[1] end
+    if not fit_name(pair[1]) then
+      local name = pair[1]:gsub("^model%.", "")
+      local problem = wrong_setting(definition, name, pair[2], o)
+      if problem then options.usage("--set %s=%s: %s", pair[1], pair[3], problem) end
+      given_by[name:match "^[^.]+"] = "--set " .. pair[1]
+    end
   end
   definition.build = function(m, opt)
     local visible, hidden = {}, {}

@@ -86,7 +86,7 @@ function train.run(args)
     if #args.data == 0 then options.usage("--data FILE is missing (or --schema, of one that names files)") end
     o.data = mr.data { format = args.format, fields = args.fields }
   end
-  options.check_settings(definition, args.set, recipe, schema)
+  options.check_settings(definition, args.set, recipe, schema, o)
   local fit = options.of_fit(args, schema, recipe, definition.name)
 
   local parts = schema and schema.parts or {}
