@@ -261,7 +261,7 @@ describe("a failure", function()
   it("of a misspelt option of the model is wrong usage, with the nearest right one", function()
     local status, _, err = moonrock("train", "fm", "--store", dir .. "/s4", "--data", data, "--set", "dmi=3")
     assert.equal(2, status)
-    assert.equal("moonrock: --set dmi: model fm has no such option; did you mean dim?\n", err)
+    assert.equal("moonrock: --set dmi=3: model fm has no such option; did you mean dim?\n", err)
   end)
 
   it("of a model that does not parse names its file and line", function()

@@ -1,6 +1,6 @@
 -- Options of models and layers: what values they take, and what stands for a value.
 local mr = require "moonrock"
-local raises = require "tests.support.raises"
+local refused = require "tests.support.refused"
 local settings = require "moonrock.settings"
 local source = require "moonrock.source"
 local shell = require "tests.support.shell"
@@ -11,6 +11,11 @@ local dir = shell.directory()
 local lines = {}
 for i = 1, 300 do lines[i] = ("%d 0:%d:1 1:%d:1"):format(i % 2, i % 7, 10 + i % 5) end
 local DATA = write(dir .. "/a.ffm", table.concat(lines, "\n") .. "\n")
+
+local function raises(why, work, ...)
+  local arguments, n = { ... }, select("#", ...)
+  refused(function() return work(unpack(arguments, 1, n)) end, why)
+end
 
 local stores = 0
 
@@ -28,15 +33,19 @@ local function norms(store) return select(2, info(store):gsub("%.norm%.gamma", "
 
 describe("an option that is true or false", function()
   it("is false by 0, no, off and false, true by 1, yes, on and true, in any case", function()
-    for _, no in ipairs { "false", "0", "no", "off", "False", "FALSE", "No", "OFF" } do
-      local status, store, errors = train("deepfm", "--set", "batch_norm=" .. no, "--set", "hidden=4")
+    for word, n in pairs { no = 0, ["0"] = 0, OFF = 0, ["1"] = 1, On = 1 } do
+      local status, store, errors = train("deepfm", "--set", "batch_norm=" .. word, "--set", "hidden=4")
       assert.equal(0, status, errors)
-      assert.equal(0, norms(store))
+      assert.equal(n, norms(store))
     end
-    for _, yes in ipairs { "true", "1", "yes", "on", "True", "ON" } do
-      local status, store, errors = train("deepfm", "--set", "batch_norm=" .. yes, "--set", "hidden=4")
-      assert.equal(0, status, errors)
-      assert.equal(1, norms(store))
+    for _, case in ipairs { { false, false, 0, "false", "0", "no", "off", "False", "FALSE", "No", "OFF" },
+      { true, true, 1, "true", "1", "yes", "on", "True", "TRUE", "Yes", "ON" } } do
+      for i = 2, #case do
+        local model = mr.find "deepfm" { hidden = 4, batch_norm = case[i], data = mr.data { format = "libffm",
+          fields = 2 } }
+        assert.equal(case[1], #model.params > 5)
+        model:close()
+      end
     end
   end)
 
@@ -72,8 +81,8 @@ describe("an option that is true or false", function()
         end
       end
     end
-    raises('trainable is 0, expected true or false', mr.model("p", function(own)
-      own:param("b", { 1 }, { trainable = 0 })
+    raises('trainable is "maybe", expected true or false', mr.model("p", function(own)
+      own:param("b", { 1 }, { trainable = "maybe" })
     end), {})
   end)
 
@@ -82,20 +91,17 @@ describe("an option that is true or false", function()
       local mr = require "moonrock"
       return mr.model("own", function(m, opt)
         local row = m:table("t", { w = { dim = opt.wide and 2 or 1 } })
-        local bias = opt.bias ~= false and m:param("bias", { 1 })
-        return function(x)
-          local y = row(x).w:sum():sum(2, true)
-          return bias and y + bias or y
-        end
-      end, { options = { bias = "boolean" } })]])
-    for _, case in ipairs { { "wide=off", "w dim 1" }, { "wide=Yes", "w dim 2" }, { "bias=1", "bias" } } do
-      local status, store, errors = train(model, "--set", case[1])
+        return function(x) return row(x).w:sum():sum(2, true) end
+      end, KINDS)]])
+    local text = shell.read(model)
+    local plain = write(dir .. "/plain.lua", (text:gsub(", KINDS", "")))
+    write(model, (text:gsub("KINDS", '{ options = { wide = "boolean" } }')))
+    for _, case in ipairs { { plain, "off", 1 }, { plain, "Yes", 2 }, { model, "off", 1 }, { model, "0", 1 },
+      { model, "1", 2 } } do
+      local status, store, errors = train(case[1], "--set", "wide=" .. case[2])
       assert.equal(0, status, errors)
-      assert.truthy(info(store):find(case[2], 1, true))
+      assert.truthy(info(store):find("w dim " .. case[3], 1, true))
     end
-    local status, store, errors = train(model, "--set", "bias=0")
-    assert.equal(0, status, errors)
-    assert.is_nil(info(store):find("shape", 1, true))
   end)
 end)
 
@@ -227,11 +233,10 @@ describe("a model's file", function()
       end)]])
     write(dir .. "/lib/mylayers.lua", [[return require "parts.sum"]])
     write(dir .. "/lib/parts/sum.lua", [[return { add = function(a, b) return a + b end }]])
-    local status, store, errors = train(model)
+    local status, store, errors, _ = train(model)
     assert.equal(0, status, errors)
     run(("mv %s/lib %s/gone"):format(dir, dir))
-    local _, problem
-    status, _, problem = moonrock("eval", "--store", store, "--data", DATA)
+    status, _, errors = moonrock("eval", "--store", store, "--data", DATA)
     assert.equal(0, status, errors)
   end)
 

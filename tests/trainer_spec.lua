@@ -524,7 +524,7 @@ return mr.schema { name = "tiny", label = "y", fields = { mr.category "a", mr.ca
       { "lr", 'schema tiny: recipe of lr: mr.fit has no option "patiense"' },
       { "wide_deep", "schema tiny: recipe of wide_deep: hiden: model wide_deep has no such option; did you mean hidden?" },
       { "fm", "--set fit.accumulate: mr.fit: accumulate is 0, expected a whole number from 1", "fit.accumulate=0" },
-      { "fm", 'table "features": column "v": optimizer adagrad: lr is a string, expected a number', "factors.lr=no" },
+      { "fm", '--set factors.lr=no: optimizer adagrad: lr is "no", expected a number', "factors.lr=no" },
     }
     for _, case in ipairs(cases) do
       local status, problem = run(case[1], unpack(case[3] and { "--set", case[3] } or {}))

@@ -45,9 +45,9 @@ local COMMIT_SECONDS = 30
 ---@param name string
 ---@param build fun(m: table, opt: table): fun(x: table): table
 ---@param settings table|nil { loss = "bce" | "huber" | { name = "quantile", q = 0.9 } ... (see
---- moonrock.objective), optim = default optimizer, options = { dim = "count", batch_norm = "boolean", ... },
---- kinds of the model's own options, which are then checked, and of which 0, no and off are false where a
---- boolean is expected (see moonrock.settings) }
+--- moonrock.objective), optim = default optimizer, options = { dim = "count", ... }, kinds of all of
+--- the model's own options, which are then checked, and of which 0, no and off are false where a boolean is
+--- expected (see moonrock.settings) }
 ---@return table definition
 function Model.define(name, build, settings)
   if type(name) ~= "string" or type(build) ~= "function" then
@@ -60,7 +60,7 @@ end
 -- What a value stands for takes its place in the options; all of an optimizer that has a default of its own.
 local function check_options(definition, opt)
   for name, kind in pairs(kinds.of(definition, opt)) do
-    if opt[name] ~= nil then
+    if opt[name] ~= nil and (opt[name] or kind == "boolean") then -- false: as if it were not given
       opt[name] = kinds.check("model " .. definition.name, name, opt[name], kind)
       if type(kind) == "table" and kinds.is_optimizer(kind) then
         opt[name] = err.call(("model %s: %s"):format(definition.name, name), optim.over, opt[name], kind)

@@ -34,6 +34,7 @@ end
 
 local function number(low, high, open)
   return function(value)
+    if value == false then return false end -- none
     local above = type(value) == "number" and (open and value > low or not open and value >= low)
     return above and value < high and value or nil
   end
