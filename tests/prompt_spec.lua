@@ -22,7 +22,9 @@ describe("the prompt", function()
 
   local function evaluate(line, answer)
     t:send(line .. "\n")
-    return t:expect(answer)
+    local shown = t:expect(answer)
+    assert.truthy(shown:find(answer, 1, true))
+    return shown
   end
 
   it("shows what expressions are, and takes chunks of several lines", function()

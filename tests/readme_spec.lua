@@ -1,4 +1,4 @@
--- The code of the READMEs runs. Every block ```sh and ```lua of README.md and */README.md is run,
+-- The code of the READMEs, and of NAMES.md, runs. Every block ```sh and ```lua of theirs is run,
 -- in order, the blocks of a file in one fresh directory that looks like the checkout: shell blocks
 -- by `sh -e`, Lua blocks as a script. A block whose opening line says more (```sh skip) is shown
 -- only. Lines of a shell block that begin with `make` or `git clone` are left out: we are there.
@@ -44,7 +44,7 @@ local function commands(text)
   return table.concat(kept, "\n") .. "\n"
 end
 
-local list = io.popen("ls README.md */README.md */*/README.md 2>/dev/null")
+local list = io.popen("ls README.md */README.md */*/README.md */*/NAMES.md 2>/dev/null")
 for file in list:lines() do
   local found = blocks(shell.read(file))
   if #found > 0 then

@@ -125,6 +125,7 @@ local PLAIN = { zeros = true, ones = true, label = true, xavier_normal = true, x
 ---@param to ffi.cdata* an mr_init
 ---@param shape? integer[] of a param
 ---@return boolean label whether a param starts by the labels
+---@private
 function initializer.write(init, to, shape)
   init = init == nil and "zeros" or init
   if type(init) == "string" and PLAIN[init] then

@@ -49,6 +49,7 @@ local COMMIT_SECONDS = 30
 --- the model's own options, which are then checked, and of which 0, no and off are false where a boolean is
 --- expected (see moonrock.settings) }
 ---@return table definition
+---@private
 function Model.define(name, build, settings)
   if type(name) ~= "string" or type(build) ~= "function" then
     err.raise("mr.model: expected a name and a function, got %s and %s", type(name), type(build))
@@ -315,6 +316,7 @@ end
 --- Stops for good: raises a problem with the position of the batch and the tables of the model, none
 --- of which will be committed any more.
 ---@param problem string such as "the loss is nan"
+---@private
 function Model:give_up(problem)
   self.broken = problem
   drop(self)
@@ -364,6 +366,7 @@ end
 
 --- A loss that is not finite: an error, or false with `model.on_nan = "skip"`.
 ---@param loss number
+---@private
 function Model:refuse(loss)
   if self.on_nan == "skip" then return false end
   self:give_up(("the loss is %s"):format(loss ~= loss and "nan" or "infinite"))

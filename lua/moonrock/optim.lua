@@ -56,6 +56,7 @@ optim.rules = sorted(RULES)
 
 --- The name of a rule by its number in C.
 ---@param kind integer mr_optim_kind
+---@private
 function optim.name(kind)
   for name, rule in pairs(RULES) do
     if rule.kind == kind then return name end
@@ -82,6 +83,7 @@ end
 --- fade_every, decay, and bias_correction = "row" | "global", l2_scope and decay_scope = "touched" |
 --- "table", idle_steps; those that the rule has
 ---@return table
+---@private
 function optim.new(rule, settings)
   local defaults = RULES[rule]
   if not defaults then
@@ -121,6 +123,7 @@ end
 ---@param given table { name =, state = 0 to 8 (0), init = what the state starts at (0), lr =, settings = {},
 --- update = function(w, g, state, n, t, o) }
 ---@return table
+---@private
 function optim.user(given)
   local name = given.name
   if type(name) ~= "string" or RULES[name] then
@@ -144,6 +147,7 @@ function optim.user(given)
 end
 
 --- Whether something is an optimizer written in Lua.
+---@private
 function optim.in_lua(o) return getmetatable(o) == Optim and o.update ~= nil end
 
 -- Room for so many weights, their gradient and state, which C copies to and from; the views that update
@@ -196,6 +200,7 @@ end
 
 --- The update of a table's column after its pushes.
 ---@return fun(c: ffi.cdata*) of the table in C
+---@private
 function optim.column_update(o, column, dim)
   local room = work(o, dim)
   return function(c) guarded(room, rows_update, c, column, dim) end
@@ -203,6 +208,7 @@ end
 
 --- The update of a dense weight of so many numbers after its steps.
 ---@return fun(c: ffi.cdata*) of the param in C
+---@private
 function optim.param_update(o, size)
   local room = work(o, math.min(size, 16384))
   return function(c) guarded(room, pieces_update, c) end
@@ -212,6 +218,7 @@ end
 --- { rule = "adam", lr = 0.001, ... }.
 ---@param o table|string
 ---@return table
+---@private
 function optim.of(o)
   if type(o) == "string" then return optim.new(o) end
   if getmetatable(o) == Optim then return o end
@@ -252,6 +259,7 @@ end
 --- Fills in a C description.
 ---@param o table|string see optim.of
 ---@param to ffi.cdata* an mr_optim
+---@private
 function optim.write(o, to)
   o = optim.of(o)
   ffi.fill(to, ffi.sizeof("mr_optim"))
@@ -265,6 +273,7 @@ function optim.write(o, to)
 end
 
 --- The same rule with another learning rate.
+---@private
 function optim.with_lr(o, lr)
   if type(lr) ~= "number" then err.raise("lr is a %s, expected a number", type(lr)) end
   local copy = setmetatable({}, Optim)

@@ -28,6 +28,7 @@ Param.kind = "param"
 ---@param shape integer[] one to four dimensions
 ---@param options? ParamOptions
 ---@return Param
+---@private
 function Param.new(name, seed, shape, options)
   local o = options or {}
   if type(shape) ~= "table" or #shape < 1 or #shape > 4 then
@@ -58,6 +59,7 @@ function Param.new(name, seed, shape, options)
 end
 
 -- The param's node on a tape, one a step.
+---@private
 function Param:lift(t)
   if self.tape == t and self.generation == t.generation then return self.id end
   if self.tape ~= t then t.kept[self] = true end -- the tape reads and writes its numbers
@@ -69,6 +71,7 @@ end
 
 --- Lets a tensor stand for the param until the step is over, as mr.gradcheck does.
 ---@param tensor Tensor
+---@private
 function Param:bind(tensor)
   self.tape, self.generation, self.id = tensor.tape, tensor.tape.generation, tensor.id
 end
@@ -93,17 +96,20 @@ end
 
 --- Scales the learning rate by a factor of the one it was made with.
 ---@param factor number
+---@private
 function Param:scale_lr(factor)
   C.mr_param_optim(self.c).lr = self.base_lr * factor
 end
 
 --- Weights and optimizer state as bytes, for a store.
 ---@return string
+---@private
 function Param:save()
   return ffi.string(C.mr_param_bytes(self.c), C.mr_param_len(self.c))
 end
 
 ---@param bytes string
+---@private
 function Param:load(bytes)
   if type(bytes) ~= "string" then
     err.raise("param %q: load: expected bytes, got a %s", self.name, type(bytes))

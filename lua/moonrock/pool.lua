@@ -106,6 +106,7 @@ function Column:sequence(field, length, padded)
     tape.handle(t, C.mr_tape_sequence_mask(t.c, self.lookup, self.index, field - 1, rows:dim(2)))
 end
 
+---@private
 function Column:lift(_, operation)
   err.raise("%s: table %q, column %q: pool it first, with :sum(), :mean(), :fields() or mr.fm()",
     operation, self.table, self.name)

@@ -227,6 +227,7 @@ end
 function Data:fields_count() return self.fields or 0 end
 
 --- What a store keeps of it: mr.data makes the same of that.
+---@private
 function Data:describe()
   return { format = self.format, fields = self.fields, task = self.task }
 end
@@ -311,6 +312,7 @@ function Data:batches(files, options)
 end
 
 --- Raw formats have nothing to fit.
+---@private
 function Data.fitted() return true end
 
 return reader

@@ -15,6 +15,7 @@ local MODES = { read = C.MR_STORE_READ, write = C.MR_STORE_WRITE, create = C.MR_
 ---@param dir string
 ---@param mode "read"|"write"|"create"|"follow" create: made if it is not there; read, follow: others
 --- may write
+---@private
 function Store.open(dir, mode)
   if type(dir) ~= "string" or not MODES[mode] then
     err.raise("store: expected a directory and one of read, write, create and follow, got %s and %s",
@@ -25,6 +26,7 @@ function Store.open(dir, mode)
 end
 
 --- Closes it, after the commit under way. Tables whose rows are in it read no more of them.
+---@private
 function Store:close()
   handle.idle("store " .. self.dir, "it is closed")
   if self.owner then
@@ -39,6 +41,7 @@ function Store:__tostring()
 end
 
 --- A named record as a string, or nil.
+---@private
 function Store:get(name)
   if err.check(C.mr_store_get(self.c, name)) == 0 then return nil end
   return ffi.string(C.mr_store_value(self.c), C.mr_store_value_len(self.c))
@@ -63,6 +66,7 @@ end
 --- is resumed must not go on from rounded sums.
 ---@param value table
 ---@return string
+---@private
 function Store.encode(value)
   local keys = {}
   local function collect(t)
@@ -82,16 +86,19 @@ end
 --- Makes the store a table's, and reads its rows into the cache if they fit.
 ---@param t table
 ---@param cold boolean|nil they are read when they are looked up
+---@private
 function Store:load(t, cold)
   err.check((cold and C.mr_store_attach or C.mr_store_load)(self.c, t.c))
 end
 
 --- A commit: begin, put and put_table in any order, then finish or abort.
+---@private
 function Store:begin() err.check(C.mr_commit_begin(self.c)) end
 
 ---@param name string
 ---@param bytes string|ffi.cdata*
 ---@param len integer|nil for a string, its length
+---@private
 function Store:put(name, bytes, len)
   if type(name) ~= "string" or type(bytes) ~= "string" and type(bytes) ~= "cdata" then
     err.raise("store %s: put: expected a name and bytes, got a %s and a %s", self.dir, type(name),
@@ -104,41 +111,52 @@ function Store:put(name, bytes, len)
 end
 
 --- A record that is gone from the commit on.
+---@private
 function Store:remove(name) err.check(C.mr_commit_remove(self.c, name)) end
 
 --- A table that is gone, with its rows and its filter.
+---@private
 function Store:drop_table(name, id) err.check(C.mr_commit_drop_table(self.c, name, id)) end
 
 --- The rows of a table that changed since the last commit.
+---@private
 function Store:put_table(t) err.check(C.mr_commit_table(self.c, t.c)) end
 
 --- Makes the commit durable.
 ---@param step integer
+---@private
 function Store:finish(step) err.check(C.mr_commit_end(self.c, step)) end
 
 --- Makes it durable while the caller goes on.
 ---@param step integer
+---@private
 function Store:finish_behind(step) err.check(C.mr_commit_behind(self.c, step)) end
 
 --- Waits for the commit that is being written.
+---@private
 function Store:wait() err.check(C.mr_commit_wait(self.c)) end
 
 --- Whether no commit is being written any more. Raises if it failed.
 ---@return boolean
+---@private
 function Store:poll() return err.check(C.mr_commit_poll(self.c)) == 1 end
+---@private
 function Store:abort() C.mr_commit_abort(self.c) end
 
 --- Keeps the last committed state as `name`, in the place of an older one.
 function Store:checkpoint(name) err.check(C.mr_store_checkpoint(self.c, name)) end
 
 --- Makes the state kept as `name` the store's.
+---@private
 function Store:restore(name) err.check(C.mr_store_restore(self.c, name)) end
 
 --- Copies the store, by hard links where it can, to a directory that is not there yet.
+---@private
 function Store:copy(dir) err.check(C.mr_store_copy(self.c, dir)) end
 
 --- Goes on to the last commit, in a store opened to follow it: whether there is a newer one.
 ---@return boolean
+---@private
 function Store:follow() return err.check(C.mr_store_follow(self.c)) == 1 end
 
 --- Hash of all rows and state, in hexadecimal.

@@ -51,6 +51,7 @@ local UNIT = { s = 1, m = 60, h = 3600, d = 86400, w = 7 * 86400 }
 
 --- Seconds of "30d", "12h", "15m", "10s", "2w" or a number; nil for anything else.
 ---@param text string|number
+---@private
 function Table.seconds(text)
   if type(text) == "number" then return text >= 0 and text or nil end
   local number, unit = tostring(text):match("^([%d.]+)%s*([smhdw]?)$")
@@ -127,6 +128,7 @@ end
 --- half_life in steps), checked every shrink_every steps (10000); clip_each: see moonrock.clip
 ---@param defaults table|nil ttl, admit, max_rows, precision of the model's user
 ---@return table
+---@private
 function Table.new(name, id, seed, columns, default_optim, options, defaults)
   if type(columns) ~= "table" or next(columns) == nil then
     err.raise("table %q: expected columns, as { w = { dim = 1 } }", name)
@@ -202,6 +204,7 @@ end
 
 --- Scales every column's learning rate by a factor of the one it was made with.
 ---@param factor number
+---@private
 function Table:scale_lr(factor)
   for i = 1, #self.names do
     C.mr_table_optim(self.c, i - 1).lr = self.base_lr[i] * factor
@@ -209,6 +212,7 @@ function Table:scale_lr(factor)
 end
 
 --- After a push: runs the columns' optimizers that are written in Lua.
+---@private
 function Table:update()
   for i = 1, #self.updates do self.updates[i](self.c) end
   C.mr_table_drop(self.c)
@@ -220,6 +224,7 @@ local len = ffi.new "size_t[1]"
 
 --- Puts them into the commit that a store has begun.
 ---@param store table
+---@private
 function Table:save_rates(store)
   for i = 1, #self.names do
     local bytes = C.mr_table_rates(self.c, i - 1, len)
@@ -233,6 +238,7 @@ end
 
 --- Reads those of the last commit.
 ---@param store table
+---@private
 function Table:load_rates(store)
   self.had_rates = {}
   for i = 1, #self.names do
@@ -285,6 +291,7 @@ function Table:__tostring()
 end
 
 --- Frees it. What was looked up in it is over.
+---@private
 function Table:free()
   handle.idle(self.subject, "it is freed")
   if self.owner then
