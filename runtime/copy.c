@@ -197,6 +197,8 @@ int mr_store_copy(mr_store *s, const char *dir)
         return -1;
     if (!lstat(target, &st))
         return fail("%s: exists already; a copy of store %s needs a new directory", target, s->dir);
+    if (mr_output_check(target, s->dir, "the store"))
+        return -1;
     path_parent(target, parent);
     if (((s->mode == MR_STORE_WRITE || s->mode == MR_STORE_CREATE) && state_settle(s)) ||
         directory_make(parent))

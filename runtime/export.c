@@ -72,7 +72,7 @@ int export_rows(exporting *e, mr_table *t, export_row *work, void *context)
 
 typedef struct writing {
     exporting *e;
-    out_file *out;
+    mr_output *out;
     char *block; /* its head, and len bytes of content */
     size_t room, len;
     uint32_t kind, table, records;
@@ -92,7 +92,7 @@ static int block_flush(writing *w)
     w->end.records[0]++;
     if (w->kind < BLOCK_END)
         w->end.records[w->kind] += w->records;
-    int bad = out_write(w->out, w->block, BLOCK_HEAD + w->len);
+    int bad = mr_output_write(w->out, w->block, BLOCK_HEAD + w->len);
     w->records = 0;
     w->len = 0;
     return bad;
@@ -265,7 +265,7 @@ static int write_end(writing *w)
 {
     if (block_flush(w))
         return -1;
-    w->end.bytes = out_len(w->out);
+    w->end.bytes = output_len(w->out);
     w->end.hash = XXH3_64bits_digest(w->hash);
     export_end end = w->end;
     char *at = block_take(w, BLOCK_END, 0, sizeof end);
@@ -287,7 +287,7 @@ static int write_head(writing *w)
                      0};
     h.hash = XXH3_64bits(&h, EXPORT_HEAD - 8);
     XXH3_64bits_update(w->hash, &h.hash, 8);
-    return out_write(w->out, &h, sizeof h);
+    return mr_output_write(w->out, &h, sizeof h);
 }
 
 static int write_all(writing *w)
@@ -309,15 +309,15 @@ static int export_bin(exporting *e)
 {
     _Alignas(64) XXH3_state_t hash;
     XXH3_64bits_reset(&hash);
-    writing w = {.e = e, .hash = &hash, .out = out_open(e->path, 1)};
+    writing w = {.e = e, .hash = &hash, .out = mr_output_open(e->path)};
     int bad = !w.out || write_all(&w);
     if (bad) {
         char why[900];
         snprintf(why, sizeof why, "%s", mr_error());
-        out_abort(w.out);
+        mr_output_abort(w.out);
         fail("%s", why);
     } else {
-        bad = out_end(w.out);
+        bad = mr_output_end(w.out);
     }
     memory_free(w.block);
     return bad ? -1 : 0;
@@ -359,6 +359,8 @@ int mr_store_export(mr_store *s, mr_table *const *tables, size_t n, mr_export *o
         return fail("store %s: is at step %" PRIu64 ", a delta since step %" PRIu64
                     " is of later ones",
                     s->dir, s->last.step, o->since);
+    if (mr_output_check(path, s->dir, "the store"))
+        return -1;
     if (store_database_need(s) || (!o->part && tables_check(&e)))
         return -1;
     int bad = o->format == MR_EXPORT_TSV   ? export_text(&e)

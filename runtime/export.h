@@ -6,21 +6,11 @@
 
 #include <stdio.h>
 
+#include "output.h"
 #include "store.h"
 #include "table_room.h"
 
-/* ---- export_file.c: files that are written beside their place, and renamed once they are whole ---- */
-
-typedef struct out_file out_file;
-/* "-" is standard output, which is only written to. beside 0: in its place. NULL after fail(). */
-out_file *out_open(const char *path, int beside);
-int out_write(out_file *f, const void *bytes, size_t len);
-/* Writes over what is there already, at an offset; not to standard output. */
-int out_over(out_file *f, uint64_t at, const void *bytes, size_t len);
-uint64_t out_len(const out_file *f);
-/* Syncs it and puts it in its place; -1 after fail(), also of a write before. Frees f. */
-int out_end(out_file *f);
-void out_abort(out_file *f); /* f may be NULL */
+/* ---- export_file.c: files that are read ---- */
 
 /* A file that is read in order; "-" is standard input. */
 typedef struct in_file {

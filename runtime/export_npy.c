@@ -46,12 +46,12 @@ static void npy_head(char head[NPY_HEAD + 1], const char *type, uint64_t n, cons
 enum { ARRAYS = 2 + 3 * COLUMNS_MAX };
 
 typedef struct arrays {
-    out_file *keys, *steps, *weight[COLUMNS_MAX], *count[COLUMNS_MAX], *state[COLUMNS_MAX];
+    mr_output *keys, *steps, *weight[COLUMNS_MAX], *count[COLUMNS_MAX], *state[COLUMNS_MAX];
     uint64_t n;
 } arrays;
 
-static out_file *array_open(const char *dir, const mr_table *t, const char *format,
-                            const char *column)
+static mr_output *array_open(const char *dir, const mr_table *t, const char *format,
+                             const char *column)
 {
     char path[PATH_SIZE], table[3 * 256], inner[3 * 256], head[NPY_HEAD + 1];
     file_name(t->name, table);
@@ -60,10 +60,10 @@ static out_file *array_open(const char *dir, const mr_table *t, const char *form
     snprintf(file, sizeof file, format, inner);
     if (path_make(path, "%s/%s.%s.npy", dir, table, file))
         return NULL;
-    out_file *f = out_open(path, 0);
+    mr_output *f = output_inside(path);
     memset(head, 0, sizeof head);
-    if (f && out_write(f, head, NPY_HEAD)) {
-        out_abort(f);
+    if (f && mr_output_write(f, head, NPY_HEAD)) {
+        mr_output_abort(f);
         return NULL;
     }
     return f;
@@ -85,17 +85,17 @@ static int arrays_open(arrays *a, const char *dir, const mr_table *t)
     return 0;
 }
 
-static int array_end(out_file **f, const char *type, uint64_t n, const char *more)
+static int array_end(mr_output **f, const char *type, uint64_t n, const char *more)
 {
     char head[NPY_HEAD + 1];
-    out_file *out = *f;
+    mr_output *out = *f;
     *f = NULL;
     npy_head(head, type, n, more);
-    if (out_over(out, 0, head, NPY_HEAD)) {
-        out_abort(out);
+    if (output_over(out, 0, head, NPY_HEAD)) {
+        mr_output_abort(out);
         return -1;
     }
-    return out_end(out);
+    return mr_output_end(out);
 }
 
 static int arrays_end(arrays *a, const mr_table *t)
@@ -119,12 +119,12 @@ static int arrays_end(arrays *a, const mr_table *t)
 
 static void arrays_abort(arrays *a)
 {
-    out_abort(a->keys);
-    out_abort(a->steps);
+    mr_output_abort(a->keys);
+    mr_output_abort(a->steps);
     for (int c = 0; c < COLUMNS_MAX; c++) {
-        out_abort(a->weight[c]);
-        out_abort(a->count[c]);
-        out_abort(a->state[c]);
+        mr_output_abort(a->weight[c]);
+        mr_output_abort(a->count[c]);
+        mr_output_abort(a->state[c]);
     }
 }
 
@@ -133,13 +133,14 @@ static int npy_row(void *context, exporting *e, uint64_t key, const char *record
     arrays *a = context;
     const mr_table *t = e->now;
     (void)record, (void)len;
-    int bad = out_write(a->keys, &key, 8) || out_write(a->steps, &e->row->step, 8);
+    int bad = mr_output_write(a->keys, &key, 8) || mr_output_write(a->steps, &e->row->step, 8);
     for (uint32_t c = 0; c < t->columns && !bad; c++) {
         const table_column *column = &t->column[c];
         const float *w = row_column(t, e->row, c);
-        bad = out_write(a->weight[c], w, 4 * (size_t)column->dim) ||
-              out_write(a->count[c], &e->row->count[c], 4) ||
-              (a->state[c] && out_write(a->state[c], w + column->dim, 4 * (size_t)column->state));
+        bad = mr_output_write(a->weight[c], w, 4 * (size_t)column->dim) ||
+              mr_output_write(a->count[c], &e->row->count[c], 4) ||
+              (a->state[c] &&
+               mr_output_write(a->state[c], w + column->dim, 4 * (size_t)column->state));
     }
     a->n++;
     return bad ? -1 : 0;
@@ -187,14 +188,14 @@ static int npy_param(void *context, const char *key, size_t key_len, const char 
     if (path_make(path, "%s/params", p->dir) || directory_make(path) ||
         path_make(path, "%s/params/%s.npy", p->dir, file))
         return -1;
-    out_file *f = out_open(path, 0);
+    mr_output *f = output_inside(path);
     if (!f)
         return -1;
-    if (out_write(f, head, NPY_HEAD) || out_write(f, value + 64, 4 * count)) {
-        out_abort(f);
+    if (mr_output_write(f, head, NPY_HEAD) || mr_output_write(f, value + 64, 4 * count)) {
+        mr_output_abort(f);
         return -1;
     }
-    return out_end(f);
+    return mr_output_end(f);
 }
 
 /* ---- the directory ---- */
@@ -211,18 +212,22 @@ static int directory_fill(exporting *e, const char *dir)
 
 int export_npy(exporting *e)
 {
-    char dir[PATH_SIZE], parent[PATH_SIZE];
+    char target[PATH_SIZE], dir[PATH_SIZE], parent[PATH_SIZE];
+    size_t len = strlen(e->path);
+    while (len > 1 && e->path[len - 1] == '/')
+        len--;
     int empty = directory_empty(e->path);
-    if (empty < 0)
+    if (empty < 0 || path_make(target, "%.*s", (int)len, e->path))
         return -1;
     if (!empty)
         return fail("%s: is there already, and not empty; remove it or give another name", e->path);
-    if (path_make(dir, "%s.writing-%d", e->path, (int)getpid()) || tree_remove(dir))
+    leftovers_remove(target, "writing");
+    if (path_make(dir, "%s.writing-%d", target, (int)getpid()) || tree_remove(dir))
         return -1;
     if (mkdir(dir, 0777))
         return fail("%s: could not be made: %s", dir, strerror(errno));
     int bad = directory_fill(e, dir) || directory_sync(dir);
-    if (!bad && rename(dir, e->path))
+    if (!bad && rename(dir, target))
         bad = fail("%s: could not be made: %s", e->path, strerror(errno));
     if (bad) {
         char why[900];
@@ -230,6 +235,6 @@ int export_npy(exporting *e)
         tree_remove(dir);
         return fail("%s", why);
     }
-    path_parent(e->path, parent);
+    path_parent(target, parent);
     return directory_sync(parent);
 }

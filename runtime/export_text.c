@@ -9,57 +9,57 @@
 
 #include "export.h"
 
-static int text_head(out_file *out, const mr_table *t)
+static int text_head(mr_output *out, const mr_table *t)
 {
     char cell[400];
-    int bad = out_write(out, "table\tkey\tstep", 14);
+    int bad = mr_output_write(out, "table\tkey\tstep", 14);
     for (uint32_t c = 0; c < t->columns && !bad; c++) {
         const table_column *column = &t->column[c];
         int len = snprintf(cell, sizeof cell, "\t%.300s.count", column->name);
-        bad = out_write(out, cell, (size_t)len);
+        bad = mr_output_write(out, cell, (size_t)len);
         for (uint32_t i = 0; i < column->dim + column->state && !bad; i++) {
             int state = i >= column->dim;
             len = snprintf(cell, sizeof cell, "\t%.300s.%s%u", column->name, state ? "state." : "",
                            state ? i - column->dim : i);
-            bad = out_write(out, cell, (size_t)len);
+            bad = mr_output_write(out, cell, (size_t)len);
         }
     }
-    return bad || out_write(out, "\n", 1) ? -1 : 0;
+    return bad || mr_output_write(out, "\n", 1) ? -1 : 0;
 }
 
 static int text_row(void *context, exporting *e, uint64_t key, const char *record,
                     size_t record_len)
 {
-    out_file *out = context;
+    mr_output *out = context;
     const mr_table *t = e->now;
     char cell[400];
     (void)record, (void)record_len;
     int len =
         snprintf(cell, sizeof cell, "%.300s\t%" PRIu64 "\t%" PRIu64, t->name, key, e->row->step);
-    int bad = out_write(out, cell, (size_t)len);
+    int bad = mr_output_write(out, cell, (size_t)len);
     for (uint32_t c = 0; c < t->columns && !bad; c++) {
         const float *w = row_column(t, e->row, c);
         len = snprintf(cell, sizeof cell, "\t%u", e->row->count[c]);
-        bad = out_write(out, cell, (size_t)len);
+        bad = mr_output_write(out, cell, (size_t)len);
         for (uint32_t i = 0; i < t->column[c].dim + t->column[c].state && !bad; i++) {
             len = e->row->count[c] ? snprintf(cell, sizeof cell, "\t%.9g", (double)w[i])
                                    : snprintf(cell, sizeof cell, "\t");
-            bad = out_write(out, cell, (size_t)len);
+            bad = mr_output_write(out, cell, (size_t)len);
         }
     }
-    return bad || out_write(out, "\n", 1) ? -1 : 0;
+    return bad || mr_output_write(out, "\n", 1) ? -1 : 0;
 }
 
 int export_text(exporting *e)
 {
-    out_file *out = out_open(e->path, 1);
+    mr_output *out = mr_output_open(e->path);
     int bad = !out;
     for (size_t i = 0; i < e->tables && !bad; i++)
         bad = text_head(out, e->table[i]) || export_rows(e, e->table[i], text_row, out);
     if (!bad)
-        return out_end(out);
+        return mr_output_end(out);
     char why[900];
     snprintf(why, sizeof why, "%s", mr_error());
-    out_abort(out);
+    mr_output_abort(out);
     return fail("%s", why);
 }

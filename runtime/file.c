@@ -144,6 +144,30 @@ int64_t file_ends(const char *path, size_t len)
     return bad ? fail("%s: could not be read: %s", path, strerror(why)) : size;
 }
 
+const char *mr_path_absolute(const char *path)
+{
+    static _Thread_local char absolute[PATH_SIZE];
+    char here[PATH_SIZE];
+    while (!strncmp(path, "./", 2))
+        for (path += 2; *path == '/';)
+            path++;
+    if (*path != '/' && !getcwd(here, sizeof here)) {
+        fail("%s: the working directory is not known: %s", path, strerror(errno));
+        return NULL;
+    }
+    int bad = *path == '/' ? path_make(absolute, "%s", path)
+                           : path_make(absolute, "%s/%s", strcmp(here, "/") ? here : "", path);
+    return bad ? NULL : absolute;
+}
+
+double mr_path_bytes(const char *path)
+{
+    struct stat st;
+    if (stat(path, &st))
+        return fail("%s: %s", path, strerror(errno));
+    return S_ISREG(st.st_mode) ? (double)st.st_size : 0;
+}
+
 int file_want(const char *path)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);

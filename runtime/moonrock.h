@@ -1013,13 +1013,39 @@ const void *mr_watch_bytes(mr_watch *w);
 size_t mr_watch_len(const mr_watch *w);
 int mr_watch_load(mr_watch *w, const void *bytes, size_t len);
 
+/* ---- outputs ------------------------------------------------------------------------ */
+
+/* A file that is made: it takes its place once it is whole, and what was there stays as it is until then,
+ * also when the process is killed. A link stays one; pipes, devices, and "-", standard output, are
+ * written to as they are. */
+typedef struct mr_output mr_output;
+
+/* The path from the root; NULL. Owned by the thread, until the next. */
+const char *mr_path_absolute(const char *path);
+
+/* Bytes of a file; 0 of anything else; -1 if it is not there. */
+double mr_path_bytes(const char *path);
+
+/* -1 if a path is an input itself (by device and inode), or lies in it, a directory; `what` names it in the
+ * message: "the data", "the store". An input that is not there is none. */
+int mr_output_check(const char *path, const char *input, const char *what);
+
+mr_output *mr_output_open(const char *path);
+int mr_output_write(mr_output *o, const void *bytes, size_t len);
+/* What was written so far goes on its way now. -1 also once a signal came. */
+int mr_output_flush(mr_output *o);
+/* Syncs it and puts it in its place; after -1 what was there is as it was. Both free it. */
+int mr_output_end(mr_output *o);
+void mr_output_abort(mr_output *o); /* NULL is allowed */
+
 /* ---- program ----------------------------------------------------------------------- */
 
 /* Writes n scores to out as text, one a line, seven digits; as the predictions of a link, and
- * as nan where bad (which may be NULL) is not 0. out needs 24 bytes a score. Returns the
- * bytes written; -1 when another score is not a number. */
-int mr_text_scores(const float *scores, const uint8_t *bad, int n, int link, char *out,
-                   size_t room);
+ * as nan where bad (which may be NULL) is not 0 and where a score or its prediction is not finite: of
+ * those, undefined[0] is filled in with their number, undefined[1] with the first one's, from 0. out
+ * needs 24 bytes a score. Returns the bytes written, or -1. */
+int mr_text_scores(const float *scores, const uint8_t *bad, int n, int link, char *out, size_t room,
+                   int32_t *undefined);
 
 /* 1 if a file descriptor is a terminal, else 0. */
 int mr_terminal(int descriptor);
@@ -1030,6 +1056,9 @@ int mr_terminal_columns(int descriptor);
 /* Says whether a line that is drawn over and over stands on the terminal of standard error, the cursor at its
  * start: a signal that ends the process at once wipes it first. */
 void mr_terminal_line(int stands);
+
+/* 1 if it is a pipe or a file that has, or may yet have, something to read, else 0. */
+int mr_piped(int descriptor);
 
 /*--- cdef end ---*/
 

@@ -120,8 +120,8 @@ local function outcome(ok, result)
     report(result.usage)
     return 2
   elseif result.interrupted then
-    report(result.interrupted == 2 and "interrupted; the last batch is committed"
-      or "terminated; the last batch is committed")
+    report(("%s; %s"):format(result.interrupted == 2 and "interrupted" or "terminated",
+      result.lost or "the last batch is committed"))
     return 128 + result.interrupted
   end
   error(result, 0)

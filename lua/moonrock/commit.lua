@@ -100,7 +100,10 @@ local function prepare(m)
       end
     end
     if m.start then m.start:save(put_params) else put_params() end
-    if description ~= m.described then store:put("model", description) end
+    if description ~= m.described then
+      store:put("model", description)
+      if m.schema and m.schema.parts then store:put("files", Store.encode(m.schema.parts)) end
+    end
     store:put("state", Store.encode { step = m.step_number, epoch = tonumber(m.position.epoch),
       sample = tonumber(m.position.sample), fit = m.fit, lr_factor = m.lr_factor,
       start = m.start and m.start.sums })
@@ -139,16 +142,23 @@ end
 
 -- ---- and back --------------------------------------------------------------------------------
 
+--- Reads the rows of a model's tables, if they fit; cold: each when it is looked up.
+---@param m table
+---@param cold boolean|nil
+function commit.load_tables(m, cold)
+  for _, t in ipairs(m.tables) do
+    C.mr_table_clear(t.c)
+    m.store:load(t, cold)
+    t:load_rates(m.store)
+  end
+end
+
 -- Reads rows, dense weights, counters and position from the store.
 local function load(m, state)
   m.open = false
   m.train_tape:reset() -- what was looked up is over
   m.eval_tape:reset()
-  for _, t in ipairs(m.tables) do
-    C.mr_table_clear(t.c)
-    m.store:load(t, m.cold)
-    t:load_rates(m.store)
-  end
+  commit.load_tables(m, m.cold)
   for _, p in ipairs(m.params) do
     local bytes = not (m.dropped and m.dropped.params[p.name]) and m.store:get("param/" .. p.name)
     if bytes then p:load(bytes) end

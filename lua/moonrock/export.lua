@@ -80,12 +80,20 @@ end
 
 -- ---- export ---------------------------------------------------------------------------------
 
-local function format_of(path, format)
-  format = format or path:match("%.(tsv)/?$") or path:match("%.(npy)/?$") or "bin"
-  if not FORMATS[format] then
-    err.raise("export: format %q is none of %s", tostring(format), table.concat(export.formats, ", "))
+--- The format of a path: the one given, or what its ending says; a name without an ending is bin.
+---@param path string
+---@param format string|nil
+---@return string|nil
+---@return string|nil problem
+function export.format(path, format)
+  if format then
+    if FORMATS[format] then return format end
+    return nil, ("format %q is none of %s"):format(tostring(format), table.concat(export.formats, ", "))
   end
-  return format
+  local ending = path ~= "-" and path:gsub("/+$", ""):match "[^/.][^/]*%.([^./]+)$"
+  if not ending then return "bin" end
+  if FORMATS[ending] then return ending end
+  return nil, ("%s: expected a name that ends in .tsv, .npy or .bin, or a format"):format(path)
 end
 
 local function chosen(store, tables, names)
@@ -120,7 +128,8 @@ end
 ---@return table { format =, step =, commit =, since =, rows =, drops = }
 function export.write(store, tables, path, o)
   o = o or {}
-  local format = format_of(path, o.format)
+  local format, problem = export.format(path, o.format)
+  if not format then err.raise("export: %s", problem) end
   if o.tables and #o.tables > 0 then tables = chosen(store, tables, o.tables) end
   local c = ffi.new "mr_export"
   c.format, c.since = FORMATS[format], o.since or 0
@@ -136,8 +145,8 @@ end
 --- Writes the last commit of a store as a file. Others may train meanwhile.
 ---@param dir string
 ---@param path string the file; npy: a directory; "-": standard output
----@param options table|nil format = "tsv" | "npy" | "bin" (found from the path's ending), tables =
---- names, min_count =, since = step, age = steps or age_seconds =
+---@param options table|nil format = "tsv" | "npy" | "bin" (found from the path's ending; bin if it has
+--- none), tables = names, min_count =, since = step, age = steps or age_seconds =
 ---@return table
 function export.export(dir, path, options)
   local store = Store.open(dir, "read")

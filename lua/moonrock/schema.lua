@@ -78,6 +78,8 @@ local OPTIONS = { name = true, format = true, header = true, columns = true, sep
   fields = true, files = true,
   recipe = true, task = true }
 
+local PARTS = { train = true, valid = true, test = true }
+
 local function byte(text, what)
   if type(text) ~= "string" or #text ~= 1 then
     err.raise("schema: %s is %q, expected one character", what, tostring(text))
@@ -154,16 +156,18 @@ end
 -- Without opening it: it may be a pipe.
 local function exists(path) return C.mr_path_kind(path) > 0 end
 
--- Where a file is that a schema names: beside the schema, or beside the program it ships with.
+-- Where a file is that a schema names, from the root: beside the schema, or beside the program it ships with.
 local function beside(path, file)
-  if file:match("^/") then return file end
   local folder = path and path:match("^(.*/)[^/]*$") or ""
-  if exists(folder .. file) then return folder .. file end
+  local found = file:match("^/") and file or folder .. file
   local program = ffi.string(C.mr_program()):match("^(.*/)[^/]*$") or ""
-  for _, place in ipairs { "", "../share/lua/5.1/" } do
-    if exists(program .. place .. folder .. file) then return program .. place .. folder .. file end
+  for _, place in ipairs { "", program, program .. "../share/lua/5.1/" } do
+    if exists(place .. found) then
+      found = place .. found
+      break
+    end
   end
-  return folder .. file
+  return ffi.string(err.check(C.mr_path_absolute(found)))
 end
 
 -- How cells are written, to C's options.
@@ -257,7 +261,13 @@ function schema.schema(o)
     end
     checked(o, C.mr_schema_field(handle, write_field(f, anchors)))
   end
-  for part, file in pairs(o.files or {}) do self.parts[part] = beside(at.path, file) end
+  for part, file in pairs(o.files or {}) do
+    if type(file) ~= "string" or not PARTS[part] then
+      err.raise("schema %s: files.%s is %s, expected { train =, valid =, test = } with the path of a file or "
+        .. "a directory each", self.name, tostring(part), err.show(file))
+    end
+    self.parts[part] = beside(at.path, file)
+  end
   return self
 end
 
@@ -268,13 +278,21 @@ function Schema:__tostring()
     self:fitted() and "" or ", not fitted yet", table.concat(names, " "))
 end
 
+--- Takes the files that a store keeps in the place of those beside a schema that has no place any more.
+---@param parts table<string, string>
+function Schema:found(parts)
+  for part, file in pairs(parts) do
+    if exists(file) or not self.parts[part] or not exists(self.parts[part]) then self.parts[part] = file end
+  end
+end
+
 function Schema:fields_count() return C.mr_schema_fields(self.c) end
 
 --- Whether all statistics are known: given in the schema, fitted, or restored.
 function Schema:fitted() return C.mr_schema_unfitted(self.c) == nil end
 
 local function files_of(self, part)
-  if type(part) == "string" and (part == "train" or part == "valid" or part == "test") then
+  if PARTS[part] then
     local file = self.parts[part]
     if not file then err.raise("schema %s names no files for %q", self.name, part) end
     if not exists(file) then

@@ -198,7 +198,7 @@ function source.reopen(dir, options)
   local o = { read_only = true }
   for name, value in pairs(options or {}) do o[name] = value end
   local store = Store.open(dir, "read")
-  local text = store:get("model")
+  local text, files = store:get "model", store:get "files"
   store:close()
   if not text then err.raise("store %s: holds no model", dir) end
   local kept = json.decode(text)
@@ -219,6 +219,7 @@ function source.reopen(dir, options)
     end
     o.schema = source.load(kept.schema.source, kept.schema.module or "schema", env)
     o.schema.source_text, o.schema.module = kept.schema.source, kept.schema.module
+    if files then o.schema:found(json.decode(files)) end
   elseif kept.data and not o.data then
     o.data = require("moonrock.reader").data(kept.data)
   end

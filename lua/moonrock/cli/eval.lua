@@ -7,7 +7,8 @@ local eval = {}
 
 function eval.declare(p)
   p:description "Scores labelled data with the model of a store. Nothing is written."
-  options.declare(p, { "store", { "data", "Labelled data. Repeatable. By default the schema's test files." },
+  options.declare(p, { "store", { "data", "Labelled data; - is standard input. Repeatable. "
+    .. "By default the schema's test files, or else standard input." },
     { "batch", "4096" }, "metrics", "machine", "bad_lines", "json" })
 end
 
@@ -16,9 +17,9 @@ function eval.run(args)
   local mr = require "moonrock"
   local C = require "moonrock.ffi"
   local began = C.mr_clock()
-  local model = mr.reopen(args.store, { threads = args.threads, memory = args.memory })
-  local batches = model.data:batches(options.files(args.data, "test"),
-    { size = args.batch or 4096, epochs = 1, shuffle = false, bad_lines = args.bad_lines })
+  local model, files = options.reopen(args)
+  local batches = model.data:batches(files, { size = args.batch or 4096, epochs = 1,
+    shuffle = false, bad_lines = args.bad_lines })
   local bad = options.count_bad(batches)
   Progress.new("eval"):watch(batches)
   local test = mr.evaluate(model, batches, options.of_metrics(args))

@@ -5,7 +5,7 @@ local output = require "moonrock.cli.output"
 
 local export = {}
 
-local FORMATS = { "tsv", "npy", "bin" }
+local FORMATS = require("moonrock.export").formats
 local SECONDS = { s = 1, m = 60, h = 3600, d = 86400, w = 7 * 86400 }
 
 local function age(text)
@@ -23,8 +23,8 @@ function export.declare(p)
     .. "again. Works while another process trains.")
   options.declare(p, { "store" })
   p:option("--out", "File to write (npy: a directory); - is standard output."):argname "FILE":count(1)
-  p:option("--format", "tsv, npy or bin; found from the ending of FILE, else bin."):argname "FORMAT"
-    :convert(options.one_of(FORMATS))
+  p:option("--format", table.concat(FORMATS, ", ") .. "; found from the ending of FILE; bin if it has none.")
+    :argname "FORMAT":convert(options.one_of(FORMATS))
   p:option("--since", "A delta: rows changed and keys dropped after a step."):argname "STEP"
     :convert(options.natural)
   p:option("--table", "Only this table. Repeatable."):argname "NAME":count "*":default {}
@@ -45,10 +45,17 @@ function export.run(args)
       options.usage("--out -: standard output is a terminal; give a file, or --format tsv")
     end
   end
+  local exports = require "moonrock.export"
+  local format, problem = exports.format(out, args.format)
+  if not format then options.usage("--out %s (--format %s)", problem, table.concat(FORMATS, ", ")) end
+  options.check_out("--out", out, { { "the store", args.store } })
+  C.mr_interrupt_catch()
   local given = args.age or {}
-  local told = require("moonrock.export").export(args.store, out, { format = args.format,
-    since = args.since, tables = args.table, min_count = args.min_count, age = given.steps,
-    age_seconds = given.seconds })
+  local ok, told = pcall(exports.export, args.store, out, { format = format, since = args.since,
+    tables = args.table, min_count = args.min_count, age = given.steps, age_seconds = given.seconds })
+  local signal = C.mr_interrupted()
+  if signal ~= 0 and not ok then error({ interrupted = signal, lost = "nothing is exported" }, 0) end
+  if not ok then error(told, 0) end
   local line
   if args.json then
     told.event = "export"
@@ -59,7 +66,7 @@ function export.run(args)
       output.grouped(told.rows), told.drops > 0 and (", %s dropped keys"):format(
         output.grouped(told.drops)) or "")
   end
-  (out == "-" and io.stderr or io.stdout):write(line, "\n")
+  ((out == "-" or out == "/dev/stdout") and io.stderr or io.stdout):write(line, "\n")
 end
 
 return export

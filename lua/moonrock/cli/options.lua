@@ -1,4 +1,5 @@
 -- What the commands share: their options, the values these take, and names that are nearly right.
+local ffi = require "ffi"
 local err = require "moonrock.error"
 local objective = require "moonrock.objective"
 local optim = require "moonrock.optim"
@@ -467,7 +468,7 @@ end
 function options.check_files(files)
   local C = require "moonrock.ffi"
   for _, path in ipairs(files) do
-    if C.mr_path_kind(path) < 0 then error("data " .. require("ffi").string(C.mr_error()), 0) end
+    if C.mr_path_kind(path) < 0 then error("data " .. ffi.string(C.mr_error()), 0) end
   end
 end
 
@@ -485,6 +486,81 @@ end
 function options.files(list, part)
   if #list == 0 then return part end
   return #list == 1 and list[1] or list
+end
+
+-- ---- what eval and predict read and write -----------------------------------------------------
+
+--- What is read: --data, or the schema's test files, or standard input.
+---@param args table
+---@param model table
+---@return string|string[]
+function options.input(args, model)
+  local C = require "moonrock.ffi"
+  if #args.data > 0 then return options.files(args.data) end
+  if model.schema and model.schema.parts.test then
+    if C.mr_piped(0) == 1 then
+      io.stderr:write(("moonrock: standard input is not read, but the schema's test file %s; --data - reads "
+        .. "it\n"):format(model.schema.parts.test))
+    end
+    return "test"
+  end
+  if C.mr_terminal(0) == 1 then
+    options.usage "--data FILE is missing: the store's schema names no test file"
+  end
+  return "-"
+end
+
+local function each(files)
+  if type(files) == "string" then files = { files } end
+  return ipairs(files)
+end
+
+--- Whether the last of them is a pipe, which may pause.
+function options.from_pipe(files)
+  local C, kind = require "moonrock.ffi", nil
+  for _, path in each(files) do kind = C.mr_path_kind(path) end
+  return kind == C.MR_PATH_ONCE
+end
+
+local LOAD_ALL = 4 -- a store's bytes to those of the data: up to here its tables are read at once
+
+--- Opens the store of eval and predict. Rows are read when they are looked up, or all at first where that
+--- is faster: for much data.
+---@param args table
+---@return table model
+---@return string|string[] files to read
+function options.reopen(args)
+  local C = require "moonrock.ffi"
+  local model = require("moonrock").reopen(args.store, { threads = args.threads, memory = args.memory,
+    cold = true })
+  local files, bytes = options.input(args, model), 0
+  for _, path in each(files == "test" and model.schema and model.schema.parts.test or files) do
+    bytes = bytes + math.max(0, C.mr_path_bytes(path))
+  end
+  if bytes * LOAD_ALL > model.store:info().bytes then require("moonrock.commit").load_tables(model) end
+  return model, files
+end
+
+--- Every file that a command reads, and that it must not write to, for options.check_out.
+---@return table[] { what, path }
+function options.inputs(args, model, files)
+  local list = { { "the store", args.store } }
+  for _, path in each(files) do
+    list[#list + 1] = { "the data", path }
+  end
+  for part, path in pairs(model.schema and model.schema.parts or {}) do
+    list[#list + 1] = { ("the schema's %s file"):format(part), path }
+  end
+  return list
+end
+
+--- Ends the command if an output is one of its inputs, or lies in one.
+---@param option string
+---@param path string
+---@param inputs table[]
+function options.check_out(option, path, inputs)
+  local problem = require("moonrock.output").problem(path, inputs)
+  if problem then options.usage("%s %s; give another file", option, problem) end
 end
 
 return options
