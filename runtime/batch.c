@@ -26,6 +26,7 @@ int mr_batch_draw(mr_batch *b, uint64_t seed, double epoch, double rate)
     uint64_t *keys = writable(b->keys);
     float *values = writable(b->values), *label = writable(b->label), *weight = writable(b->weight);
     uint16_t *field = writable(b->field);
+    uint64_t *group = writable(b->group);
     uint32_t *offsets = writable(b->offsets), begin = 0, entries = 0;
     int64_t *record = writable(b->record);
     uint8_t *bad = writable(b->bad);
@@ -44,6 +45,8 @@ int mr_batch_draw(mr_batch *b, uint64_t seed, double epoch, double rate)
             record[n] = record[s];
             if (weight)
                 weight[n] = weight[s];
+            if (group)
+                group[n] = group[s];
             if (bad)
                 bad[n] = bad[s];
             offsets[++n] = entries;

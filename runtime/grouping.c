@@ -1,5 +1,7 @@
 /* grouping.c - samples that have a key in common: the keys of a field as numbers, and samples in the
  * order of their groups. Keys are found in an open-addressing table of twice as many places, at least. */
+#include <string.h>
+
 #include "grouping.h"
 
 #include "operation.h"
@@ -50,6 +52,12 @@ int grouping_make(arena *a, const uint64_t *keys, size_t n, grouping *out)
 int mr_batch_keys(const mr_batch *b, int field, uint64_t *keys)
 {
     GIVEN(b && keys, -1);
+    if (field == -1 && !b->group)
+        return fail("batch: its samples have no query ids (qid:N behind the label)");
+    if (field == -1) {
+        memcpy(keys, b->group, (size_t)b->n * sizeof *keys);
+        return 0;
+    }
     if (b->fields == 0)
         return fail("batch: its samples are plain sets of keys, without fields to take one from");
     if (field < 0 || field >= b->fields)

@@ -110,9 +110,11 @@ typedef struct mr_batch {
     const uint32_t *offsets; /* [n + 1] */
     const float *label;      /* [n], or NULL: the data has none */
     const float *weight;     /* [n], or NULL: all are 1 */
-    mr_position position;    /* after this batch */
-    uint64_t number;    /* of all batches that readers of this process made, from 1; 0: of none */
-    const uint8_t *bad; /* [n], 1: a line that could not be read, kept as an empty sample
+    const uint64_t
+        *group;           /* [n] query ids (qid: of svmlight), 0 where a sample has none; or NULL */
+    mr_position position; /* after this batch */
+    uint64_t number;      /* of all batches that readers of this process made, from 1; 0: of none */
+    const uint8_t *bad;   /* [n], 1: a line that could not be read, kept as an empty sample
                                 with a NaN for label; or NULL: there are none */
     const int64_t *record; /* [n] number of each sample's record in its epoch, or NULL */
     int32_t shared;        /* the arrays are those that the reader keeps in memory, not a copy */
@@ -120,7 +122,8 @@ typedef struct mr_batch {
         *generation; /* counts the batches of its reader, and can be read for ever; or NULL */
 } mr_batch;
 
-/* The key of each sample in a field, from 0: of its first entry there, 0 where it has none. */
+/* The key of each sample in a field, from 0: of its first entry there, 0 where it has none. Field -1: its
+ * group. */
 int mr_batch_keys(const mr_batch *batch, int field, uint64_t *keys);
 
 /* Drops negatives (labels below 0.5) of a reader's batch, in place: each stays with the chance

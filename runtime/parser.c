@@ -1,7 +1,7 @@
 /* parser.c - the formats, and those whose ids stand as they are: libsvm, libffm, libfm, bin.
  *
- *   libsvm, libfm   label key:value ...
- *   libffm          label field:key:value ...
+ *   libsvm, libfm   label [qid:group] key:value ...
+ *   libffm          label [qid:group] field:key:value ...
  *   bin             `fields` int64 keys and an int64 label, little-endian
  *
  * Blanks are spaces and tabs; '#' starts a comment. libfm differs from libsvm only in what its
@@ -144,7 +144,7 @@ static int word(const char *s)
 static int bad_key(parser *p, const char *s, const char *what, int rc)
 {
     if (!strncmp(s, "qid:", 4))
-        return bad(p, "query ids (\"%.*s\") are not read; leave them out", word(s), s);
+        return bad(p, "expected a query id (\"%.*s\") right behind the label, once", word(s), s);
     if (rc == NUMBER_RANGE)
         return bad(p, "expected %s of at most 64 bits, found \"%.*s\"", what, word(s), s);
     return bad(p, "expected %s, found \"%.*s\"", what, word(s), s);
@@ -177,6 +177,22 @@ static int read_label(parser *p, const char **at, float *label)
     return label_check(p, label);
 }
 
+/* Reads "qid:N" at *at, if it is there, and moves behind it. */
+static int read_group(parser *p, const char **at, samples *out)
+{
+    const char *s = *at + 4;
+    uint64_t group;
+    if (strncmp(*at, "qid:", 4))
+        return PARSED;
+    if (integer_read_padded(&s, &group) != NUMBER_OK || !stop(*s))
+        return bad(p, "expected a query id of up to 64 bits, found \"%.*s\"", word(*at), *at);
+    if (samples_group(out))
+        return -1;
+    out->group[out->n] = group;
+    *at = s;
+    return PARSED;
+}
+
 static inline int parse_sparse(parser *p, const char *s, size_t len, int64_t record, samples *out,
                                const int with_field)
 {
@@ -188,6 +204,13 @@ static inline int parse_sparse(parser *p, const char *s, size_t len, int64_t rec
         s++;
     if (read_label(p, &s, &label))
         return BAD;
+    while (blank(*s))
+        s++;
+    if (out->grouped)
+        out->group[out->n] = 0;
+    int rc = *s == 'q' ? read_group(p, &s, out) : PARSED;
+    if (rc != PARSED)
+        return rc;
     for (;;) {
         while (blank(*s))
             s++;
@@ -196,7 +219,6 @@ static inline int parse_sparse(parser *p, const char *s, size_t len, int64_t rec
         const char *start = s;
         uint64_t key, number = 0;
         float value = 1;
-        int rc;
         if (with_field) {
             rc = integer_read_padded(&s, &number);
             if (rc != NUMBER_OK)

@@ -74,6 +74,7 @@ static void publish(mr_reader *r, slot *s, mr_position position, int last)
         .offsets = m->offsets,
         .label = m->labelled ? m->label : NULL,
         .weight = m->weighted ? m->weight : NULL,
+        .group = m->grouped ? m->group : NULL,
         .position = position,
         .bad = m->marked ? m->bad : NULL,
         .record = m->record,

@@ -17,6 +17,7 @@ void samples_free(samples *s)
         memory_free(s->field);
         memory_free(s->label);
         memory_free(s->weight);
+        memory_free(s->group);
         memory_free(s->bad);
         memory_free(s->record);
     }
@@ -28,6 +29,7 @@ void samples_clear(samples *s)
     s->n = s->entries = 0;
     s->valued = 0;
     s->marked = 0;
+    s->grouped = 0;
 }
 
 static int grow(samples *s, size_t n, size_t entries)
@@ -38,7 +40,8 @@ static int grow(samples *s, size_t n, size_t entries)
     if (GROW(keys, entries) || GROW(offsets, n + 1) || GROW(label, n) || GROW(record, n))
         return -1;
     if ((s->valued && GROW(values, entries)) || (s->fielded && GROW(field, entries)) ||
-        (s->weighted && GROW(weight, n)) || (s->marked && GROW(bad, n)))
+        (s->weighted && GROW(weight, n)) || (s->grouped && GROW(group, n)) ||
+        (s->marked && GROW(bad, n)))
         return -1;
     s->offsets[0] = 0;
     return 0;
@@ -64,6 +67,17 @@ int samples_value(samples *s, size_t at)
     for (size_t i = 0; i < at; i++)
         s->values[i] = 1;
     s->valued = 1;
+    return 0;
+}
+
+int samples_group(samples *s)
+{
+    if (s->grouped)
+        return 0;
+    if (GROW(group, s->record_room))
+        return -1;
+    memset(s->group, 0, s->n * sizeof *s->group);
+    s->grouped = 1;
     return 0;
 }
 
@@ -95,6 +109,8 @@ int samples_commit_bad(samples *s, size_t fields, int64_t record)
         if (s->valued)
             s->values[i] = 1;
     }
+    if (s->grouped)
+        s->group[s->n] = 0;
     samples_commit(s, s->entries + entries, NAN, 1, record);
     s->bad[s->n - 1] = 1;
     return 0;
@@ -118,7 +134,8 @@ int samples_plain(const samples *s, size_t fields)
 size_t samples_bytes(const samples *s)
 {
     return s->keys_room * 8 + s->values_room * 4 + s->field_room * 2 + s->offsets_room * 4 +
-           s->label_room * 4 + s->weight_room * 4 + s->bad_room + s->record_room * 8;
+           s->label_room * 4 + s->weight_room * 4 + s->group_room * 8 + s->bad_room +
+           s->record_room * 8;
 }
 
 /* Copies n elements; a short run without a call. */
@@ -145,6 +162,8 @@ int samples_gather(samples *s, const samples *from, const uint32_t *order, size_
     if (grow(s, s->n + n, s->entries + entries))
         return -1;
     if (from->valued && samples_value(s, s->entries))
+        return -1;
+    if (from->grouped && samples_group(s))
         return -1;
     if (from->marked && !s->marked) {
         s->marked = 1;
@@ -198,6 +217,9 @@ int samples_gather(samples *s, const samples *from, const uint32_t *order, size_
     if (s->valued && !from->valued)
         for (size_t i = 0; i < entries; i++)
             s->values[s->entries + i] = 1;
+    if (s->grouped)
+        for (size_t i = 0; i < n; i++)
+            s->group[s->n + i] = from->grouped ? from->group[order ? order[i] : first + i] : 0;
     if (s->marked)
         for (size_t i = 0; i < n; i++)
             s->bad[s->n + i] = from->marked ? from->bad[order ? order[i] : first + i] : 0;
@@ -228,6 +250,7 @@ int samples_view(samples *s, const samples *from, size_t first, size_t n)
     s->offsets_room = room;
     s->label += first;
     s->weight = s->weighted ? s->weight + first : NULL;
+    s->group = s->grouped ? s->group + first : NULL;
     s->bad = s->marked ? s->bad + first : NULL;
     s->record += first;
     return 0;

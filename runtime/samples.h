@@ -4,7 +4,7 @@
  * A parser reserves room for a whole record, writes entries from `entries` on, and commits the
  * sample; what was written for a record that turned out to be bad is just never committed.
  * `values` is written only once an entry's value is not 1 (`valued`), `field` only where
- * entries name their fields (`fielded`), `weight` and `bad` where there are some. */
+ * entries name their fields (`fielded`), `weight`, `group` and `bad` where there are some. */
 #ifndef MR_SAMPLES_H
 #define MR_SAMPLES_H
 
@@ -14,7 +14,7 @@
 typedef struct samples {
     size_t n;       /* samples */
     size_t entries; /* offsets[n] */
-    int valued, fielded, weighted, labelled, marked;
+    int valued, fielded, weighted, labelled, marked, grouped;
     int view;          /* all arrays but the offsets are of other samples */
     uint64_t *keys;    /* [entries] */
     float *values;     /* [entries] if valued */
@@ -22,10 +22,11 @@ typedef struct samples {
     uint32_t *offsets; /* [n + 1] */
     float *label;      /* [n] */
     float *weight;     /* [n] if weighted */
+    uint64_t *group;   /* [n] query id if grouped, 0 where a sample has none */
     uint8_t *bad;      /* [n] if marked */
     int64_t *record;   /* [n] number of the sample's record in its epoch */
-    size_t keys_room, values_room, field_room, offsets_room, label_room, weight_room, bad_room,
-        record_room;
+    size_t keys_room, values_room, field_room, offsets_room, label_room, weight_room, group_room,
+        bad_room, record_room;
 } samples;
 
 void samples_free(samples *s);
@@ -39,6 +40,9 @@ int samples_reserve_all(samples *s, size_t n, size_t entries);
 /* From here on values are written: those before are 1. at: entries written so far, the
  * uncommitted ones included. */
 int samples_value(samples *s, size_t at);
+
+/* From here on samples have a group: those before have 0. */
+int samples_group(samples *s);
 
 /* Adds the sample whose entries end at `end`. */
 void samples_commit(samples *s, size_t end, float label, float weight, int64_t record);

@@ -172,7 +172,10 @@ describe("a parser", function()
     { "libsvm", "1 3:1e39\n", 1, 'expected a finite value of key 3, found "1e39"' },
     { "libsvm", "1 3:0x10\n", 1, 'expected a number as value of key 3, found "0x10"' },
     { "libsvm", "1 3:1:1\n", 1, 'expected a number as value of key 3, found "1:1"' },
-    { "libsvm", "1 qid:3 4:1\n", 1, 'query ids ("qid:3") are not read; leave them out' },
+    { "libsvm", "1 qid:x 4:1\n", 1, 'expected a query id of up to 64 bits, found "qid:x"' },
+    { "libsvm", "1 qid:3.5 4:1\n", 1, 'expected a query id of up to 64 bits, found "qid:3.5"' },
+    { "libsvm", "1 4:1 qid:3\n", 1, 'expected a query id ("qid:3") right behind the label, once' },
+    { "libsvm", "1 qid:1 qid:3 4:1\n", 1, 'expected a query id ("qid:3") right behind the label, once' },
     { "libsvm", "1 1:1 2:1\n1 2:1\n", 2, "expected 2 entries, one of each field, found 1", fields = 2 },
     { "libfm", "x 1:1\n", 1, 'expected a label, found "x"', task = "regression" },
     { "libffm", "1 2:3\n", 1, 'expected field:key:value, found "2:3"' },
@@ -225,6 +228,63 @@ describe("a parser", function()
     it:close()
     assert.equal(5, n) -- the blank line is no record
     assert.same({ 0, 1, 0, 1, 0 }, marks)
+  end)
+
+  it("reads query ids of svmlight as the groups of samples, not as features", function()
+    local path = file("letor.txt", "2 qid:7 1:0.5 # docid = A\n0 qid:18446744073709551615 1:1\n\n1 1:2\nbad\n0 qid:7 3:1\n")
+    local expected = { 7ULL, 18446744073709551615ULL, 0ULL, 0ULL, 7ULL }
+    for _, o in ipairs { { size = 10 }, { size = 1 }, { size = 2, memory = true }, { size = 10, shuffle = "full" },
+      { size = 3, own = true, memory = true } } do
+      o.bad_lines = "keep"
+      local got = {}
+      for batch in mr.data { files = path, task = "regression" }:batches(nil, o) do
+        local keys = ffi.new("uint64_t[?]", batch.n)
+        if batch.c.group ~= nil then
+          assert.equal(0, require("moonrock.ffi").mr_batch_keys(batch.c, batch:keys("qid").field, keys))
+        end
+        for i = 0, batch.n - 1 do
+          got[tonumber(batch.c.record[i]) + 1] = keys[i]
+          assert.is_true(batch.c.entries <= batch.n)
+        end
+      end
+      assert.same(expected, got)
+    end
+    assert.same({ "1; 5@0" }, read("libffm", "1 qid:3 0:5:1\n"))
+    assert.same({ "-; 5", "-; 6" }, samples(mr.data { files = file("unlabelled.svm", "1 qid:2 5:1\n0 qid:2 6:1\n") },
+      { labels = false }))
+  end)
+
+  it("says so when a group is asked for that the data lacks", function()
+    local it = mr.data { files = file("plain.svm", "1 5:1\n0 6:1\n") }:batches(nil, {})
+    local batch = it()
+    assert.equal(-1, require("moonrock.ffi").mr_batch_keys(batch.c, batch:keys("qid").field,
+      ffi.new "uint64_t[2]"))
+    assert.equal("batch: its samples have no query ids (qid:N behind the label)",
+      ffi.string(require("moonrock.ffi").mr_error()))
+    it:close()
+  end)
+
+  it("ranks within query ids, in eval and in the losses of a model", function()
+    local program = io.popen("readlink -f " .. shell.quote(shell.program)):read "*l"
+    local lines = {}
+    for q = 1, 40 do
+      for d = 1, 5 do lines[#lines + 1] = ("%d qid:%d %d:1\n"):format(d == q % 5 + 1 and 1 or 0, q, d + q % 5 * 10) end
+    end
+    file("rank.txt", table.concat(lines))
+    file("rank.lua", [[
+      local mr = require "moonrock"
+      return mr.model("rank", function(m)
+        local row = m:table("w", { w = { dim = 1 } })
+        local function scores(x) return row(x).w:sum() end
+        return scores, function(logits, batch)
+          return mr.listwise(logits, batch.label, { group = batch:keys "qid" })
+        end
+      end)]])
+    local status, out, errors = shell.run(("cd %s && %s train ./rank.lua --data rank.txt --batch 200 --epochs 40 "
+      .. "--lr 0.1 --store rank >/dev/null && %s eval --store rank --data rank.txt --group qid --metrics ndcg,gauc")
+      :format(shell.quote(dir), shell.quote(program), shell.quote(program)))
+    assert.equal(0, status, errors)
+    assert.truthy(out:find "ndcg 1%.0000  gauc 1%.0000", out)
   end)
 
   it("reads data without labels, or ignores those there are", function()

@@ -39,7 +39,8 @@ Batch.__index = Batch
 --- What stands for the key of each sample in a field: of its first entry there, 0 where it has none.
 --- Losses and metrics take it for groups and ids; as a tensor, [n], it holds equal numbers for equal
 --- keys of the batch.
----@param field string|integer the name of a schema's field, or its number from 1
+---@param field string|integer the name of a schema's field, or its number from 1; "qid": the group that
+--- svmlight data gives to its samples (1 qid:7 ...)
 ---@return table
 function Batch:keys(field)
   local keys = self.by_field[field]
@@ -90,6 +91,7 @@ end
 ---@return integer
 function reader.field(schema, field)
   if type(field) == "number" then return field end
+  if field == "qid" and not (schema and schema.c) then return 0 end -- C's field -1: the group
   local names = {}
   for i = 0, schema and schema.c and C.mr_schema_fields(schema.c) - 1 or -1 do
     names[i + 1] = ffi.string(C.mr_schema_field_name(schema.c, i))
