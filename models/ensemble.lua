@@ -12,7 +12,7 @@ return mr.model("ensemble", function(m, opt)
     local own = setmetatable({
       table = function(_, name, ...) return m:table(("%s.%d"):format(name, i), ...) end,
       param = function(_, name, ...) return m:param(("%d.%s"):format(i, name), ...) end,
-    }, { __index = m })
+    }, { __index = m, __newindex = m })
     member[i], own_loss[i] = definition.build(own, opt)
   end
   local logits = {}

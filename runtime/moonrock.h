@@ -120,6 +120,8 @@ typedef struct mr_batch {
     int32_t shared;        /* the arrays are those that the reader keeps in memory, not a copy */
     const double
         *generation; /* counts the batches of its reader, and can be read for ever; or NULL */
+    int32_t normalized;    /* values are those that mr_scales_apply made of: */
+    const float *given;    /* [entries], or NULL: all were 1 */
 } mr_batch;
 
 /* The key of each sample in a field, from 0: of its first entry there, 0 where it has none. Field -1: its
@@ -134,6 +136,48 @@ int mr_batch_draw(mr_batch *b, uint64_t seed, double epoch, double rate);
 /* Multiplies the weight of every sample by that of its class, into weight [n], which becomes the
  * batch's and is the caller's. */
 int mr_batch_weigh(mr_batch *b, double negative, double positive, float *weight);
+
+/* ---- data: scales of values -------------------------------------------------------- */
+
+/* What a model divides the values of data without a schema by; formulas: runtime/normalize.c. */
+typedef enum mr_normalize {
+    MR_NORMALIZE_SAMPLE = 1, /* the norm of the sample */
+    MR_NORMALIZE_KEY         /* the largest |value| of the key that training met so far */
+} mr_normalize;
+
+typedef struct mr_scales mr_scales;
+typedef struct mr_tape mr_tape;
+
+/* Scales of no key, for one of these ways. */
+mr_scales *mr_scales_new(int how);
+void mr_scales_free(mr_scales *s);
+
+/* Normalizes the values of a batch, until its reader's next, into the tape's arena: those that it was given,
+ * however often it is called. Scales of keys grow only on a tape that trains. -1 when they would take over an
+ * eighth of the memory limit. */
+int mr_scales_apply(mr_scales *s, mr_tape *t, mr_batch *b);
+
+/* Keys that have a scale; that of a key, 0 if it has none. */
+double mr_scales_count(const mr_scales *s);
+double mr_scales_of(const mr_scales *s, uint64_t key);
+
+/* The scales as bytes, for the store: the same for the same scales. Owned by them, until the next call;
+ * mr_scales_len is their number. load takes them back. changed: 1 if they are others since either. */
+const void *mr_scales_bytes(mr_scales *s);
+size_t mr_scales_len(const mr_scales *s);
+int mr_scales_load(mr_scales *s, const void *bytes, size_t len);
+int mr_scales_changed(const mr_scales *s);
+
+/* What batches hold, begun with zeros: labels, and the largest |value| as it was given. add returns 1 when
+ * that is a new one. */
+typedef struct mr_summary {
+    double rows, weight;  /* samples, the sum of their weights */
+    double mean, squares; /* of labels, weighted; sum of squares about the mean */
+    float largest;
+    int32_t field; /* its field, from 0; -1: it has none */
+    uint64_t key;
+} mr_summary;
+int mr_summary_add(mr_summary *s, const mr_batch *b);
 
 /* ---- data: schemas ----------------------------------------------------------------- */
 
@@ -381,7 +425,6 @@ typedef struct mr_kept_column {
 } mr_kept_column;
 
 typedef struct mr_table mr_table;
-typedef struct mr_tape mr_tape;
 
 /* A table of n named columns (1 to 16), empty. id (from 0) numbers it in the store; name and
  * seed enter every fresh weight. */

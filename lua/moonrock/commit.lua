@@ -108,6 +108,7 @@ local function prepare(m)
       sample = tonumber(m.position.sample), fit = m.fit, lr_factor = m.lr_factor,
       start = m.start and m.start.sums })
     if m.watch then store:put("watch", m.watch:save()) end
+    if m.normalize then m.normalize:save(store, m.described == nil) end
   end)
   if not ok then
     store:abort()
@@ -168,6 +169,7 @@ local function load(m, state)
   m.start = (state.start or state.step == 0) and Start.new(m, state.start) or nil
   m.fit = state.fit or {}
   m.watch_bytes = m.store:get("watch")
+  if m.normalize then m.normalize:load(m.store) end
   m:scale_lr(state.lr_factor or 1)
   if m.limits and not m.read_only then shrink.enforce(m, m.limits) end
 end

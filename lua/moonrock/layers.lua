@@ -110,7 +110,7 @@ function layers.batch_norm(m, name, d, options)
   local mean = m:param(name .. ".mean", { d }, { trainable = false })
   local variance = m:param(name .. ".variance", { d }, { init = "ones", trainable = false })
   local momentum, eps = o.momentum or 0.1, o.eps or 1e-5
-  m.batch_norm = subject
+  m.norm_of_batches = subject
   return function(x, mask)
     local t = tape.of(x)
     return tape.handle(t, C.mr_tape_batch_norm(t.c, tape.node(t, x, subject),

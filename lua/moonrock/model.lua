@@ -8,6 +8,7 @@ local commit = require "moonrock.commit"
 local err = require "moonrock.error"
 local handle = require "moonrock.handle"
 local layout = require "moonrock.layout"
+local normalize = require "moonrock.normalize"
 local objective = require "moonrock.objective"
 local optim = require "moonrock.optim"
 local Param = require "moonrock.param"
@@ -78,6 +79,19 @@ function Definition:default_optim(opt)
   return opt.lr and optim.with_lr(rule, opt.lr) or rule
 end
 
+-- The scales of the model's values, as its data or its store has them.
+local function scales_of(m)
+  local kept = m.kept and m.kept.data and m.kept.data.normalize or nil
+  local how = m.data and m.data.normalize
+  if m.kept and m.kept.data and how and how ~= kept then
+    err.raise("store %s: its model was made with %s, not normalize = %q", m.directory,
+      kept and ("normalize = %q"):format(kept) or "values as they are", how)
+  end
+  if m.data and kept and not how then m.data = setmetatable({ normalize = kept }, { __index = m.data }) end
+  how = how or kept
+  return how and normalize.new(how) or nil
+end
+
 local function build(definition, m, opt)
   local forward, own_loss = err.call(m.subject, definition.build, m, opt)
   if type(forward) ~= "function" then
@@ -120,7 +134,7 @@ function Definition:__call(options)
     clock = options.clock, cold = options.cold, lr_factor = 1, commit_every = options.commit_every,
     commit_seconds = options.commit_seconds or COMMIT_SECONDS, batches_since = 0,
     objective = objective.new("model " .. self.name, opt.loss or self.settings.loss or "bce"),
-    kept = options.detached,
+    kept = options.detached, notice = options.on_notice or function() end,
   }, Model)
   m.loss_name = m.objective.name
   if m.data and not m.data.task and m.objective.link ~= C.MR_LOGIT then -- labels are any numbers
@@ -142,6 +156,7 @@ function Definition:__call(options)
         if opt[name] == nil then opt[name] = (m.kept.options or {})[name] end
       end
     end
+    m.normalize = scales_of(m)
     check_options(self, opt)
     m.default_optim = err.call(m.subject, Definition.default_optim, self, opt)
     if opt.schedule then m:set_schedule(opt.schedule) end
@@ -289,6 +304,7 @@ function Model:__call(batch)
     self.eval_tape:begin(false, self.step_number)
     tape.current = self.eval_tape
   end
+  if self.normalize then self.normalize:apply(tape.current, batch) end
   local logits = err.call(self.subject, self.forward, batch)
   local shift = self.fit.shift
   if shift and not self.training then return logits + shift end

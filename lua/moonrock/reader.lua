@@ -3,6 +3,7 @@ local ffi = require "ffi"
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"
 local handle = require "moonrock.handle"
+local normalize = require "moonrock.normalize"
 
 local reader = {}
 
@@ -203,20 +204,23 @@ handle.public(Batches, "batches", {})
 local Data = {}
 Data.__index = Data
 
-local DATA = { files = true, format = true, fields = true, task = true }
+local DATA = { files = true, format = true, fields = true, task = true, normalize = true }
 
 --- Data that needs no schema: libsvm, libffm, libfm or bin.
----@param options { files?: string|string[], format?: string, fields?: integer, task?: string }
---- fields: the j-th entry of a sample is of field j, and there are this many
+---@param options { files?: string|string[], format?: string, fields?: integer, task?: string,
+--- normalize?: "sample"|"key" } fields: the j-th entry of a sample is of field j, and there are this many;
+--- normalize: models divide values by the norm of their sample, or by the largest of their key so far
 ---@return Data
 function reader.data(options)
   local o = options or {}
   for name in pairs(o) do
     if not DATA[name] then err.raise("mr.data has no option %q", tostring(name)) end
   end
+  normalize.check("mr.data", o.normalize)
   local fields = o.fields
   if o.format == "bin" then fields = fields or 39 end
-  return setmetatable({ files = o.files, format = o.format, fields = fields, task = o.task }, Data)
+  return setmetatable({ files = o.files, format = o.format, fields = fields, task = o.task,
+    normalize = o.normalize }, Data)
 end
 
 function Data:__tostring()
@@ -231,7 +235,7 @@ function Data:fields_count() return self.fields or 0 end
 --- What a store keeps of it: mr.data makes the same of that.
 ---@private
 function Data:describe()
-  return { format = self.format, fields = self.fields, task = self.task }
+  return { format = self.format, fields = self.fields, task = self.task, normalize = self.normalize }
 end
 
 local OPTIONS = { size = true, epochs = true, shuffle = true, window = true, seed = true, from = true,

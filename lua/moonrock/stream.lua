@@ -3,6 +3,7 @@
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"
 local metrics = require "moonrock.metrics"
+local normalize = require "moonrock.normalize"
 local trainer = require "moonrock.trainer"
 
 local stream = {}
@@ -27,18 +28,30 @@ function stream.learn(model, from, options)
   model.manual_commits = true
   local batches = model:stream(from, { size = o.size, max_wait = o.max_wait, follow = o.follow,
     bad_lines = o.bad_lines, shuffle = false })
+  local scales, rows, sum = normalize.watch(model), 0, 0
+  local function check_scales()
+    if rows > 0 then scales:notice(trainer.loss_key(model), sum / rows) end
+    rows, sum = 0, 0
+  end
+  normalize.of_one(model, o.size)
   for batch in batches do
     local logits = model(batch)
     watch:add(logits, batch.label)
     local loss = trainer.loss(model, logits, batch)
-    local value = o.on_batch and loss:value()
+    local value = loss:value()
+    scales:add(batch)
+    rows, sum = rows + batch.n, sum + value * batch.n
     loss:backward()
     if o.on_batch then o.on_batch(batch, value, batches) end
     model:step()
-    if watch:due() and o.on_line then o.on_line(watch) end
+    if watch:due() then
+      check_scales()
+      if o.on_line then o.on_line(watch) end
+    end
     if model:commit_due() then model:commit_behind() end
     trainer.poll_interrupt(model)
   end
+  check_scales()
   watch.bad_lines, watch.first_bad = batches:skipped()
   batches:close()
   if model.store then model:commit() end

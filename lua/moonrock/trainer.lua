@@ -4,6 +4,7 @@ local C = require "moonrock.ffi"
 local clip = require "moonrock.clip"
 local err = require "moonrock.error"
 local metrics = require "moonrock.metrics"
+local normalize = require "moonrock.normalize"
 
 local trainer = {}
 
@@ -30,6 +31,7 @@ local function loss_key(model)
   if model.own_loss or model.objective.options then return "loss" end
   return model.loss_name == "bce" and "logloss" or model.loss_name
 end
+trainer.loss_key = loss_key
 
 local function inference(model, work, ...)
   local training, profiled = model.training, C.mr_profile_pause() == 1
@@ -304,6 +306,8 @@ function trainer.fit(model, options)
     emit(event)
   end
 
+  local scales = normalize.watch(model)
+
   local function epoch_end(seconds)
     local valid = o.valid and validate() or nil
     run.done = run.done + 1
@@ -312,6 +316,7 @@ function trainer.fit(model, options)
       rows_per_second = seconds > 0 and math.floor((run.rows - rows_before) / seconds) or nil,
       train = { [loss_key(model)] = run.loss / math.max(run.rows, 1), scale = scale }, valid = valid,
       skipped = run.skipped }
+    event.notice = scales:notice(loss_key(model), run.loss / math.max(run.rows, 1))
     run.loss, run.rows, rows_before = 0, 0, 0
     finish_validation(event)
     epoch_began = C.mr_clock()
@@ -344,6 +349,7 @@ function trainer.fit(model, options)
       own = o.negative_rate ~= nil })
     if o.on_data then o.on_data(batches, "train", loss_key(model)) end
     local prepare = preparation(model, o)
+    normalize.of_one(model, o.size)
     -- since the last step: batches, samples, the sum of their losses, batches that were dropped
     local count, rows, loss_sum, skipped = 0, 0, 0, 0
 
@@ -355,6 +361,7 @@ function trainer.fit(model, options)
       if o.accumulate > 1 then loss = loss * batch.n end
       if loss:backward() then
         rows, loss_sum = rows + batch.n, loss_sum + value * batch.n
+        scales:add(batch)
       else
         skipped = skipped + 1
       end

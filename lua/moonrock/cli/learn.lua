@@ -15,7 +15,7 @@ function learn.declare(p)
   options.declare(p, { "store" })
   p:option("--source", "The stream: a file, or - for standard input."):argname "SOURCE":count(1)
   p:flag("--follow", "At the end of the file wait for more, as tail -f does.")
-  options.declare(p, { "schema", "format", { "batch", "256" } })
+  options.declare(p, { "schema", "format", "normalize", { "batch", "256" } })
   p:option("--max-wait", "Learn from a smaller batch after so many seconds."):argname "SECONDS"
     :convert(options.positive)
   p:option("--window", "Samples of the windowed metrics (10000)."):argname "N":convert(options.count)
@@ -33,7 +33,7 @@ function learn.run(args)
   local recipe = schema and schema.recipe[definition.name] or {}
   options.check_files { args.source }
   local o = options.of_model(args, schema, recipe)
-  if not schema then o.data = mr.data { format = args.format, fields = args.fields } end
+  o.data = options.of_data(args, schema)
   options.check_settings(definition, args.set, nil, nil, o)
   local model = definition(o)
 

@@ -170,6 +170,11 @@ DECLARE = {
       .. ". Found from the file where it can be."):argname "FORMAT":convert(one_of(FORMATS))
     p:option("--fields", "Fields of a sample, in the bin and libsvm formats."):argname "N":convert(count)
   end,
+  normalize = function(p)
+    p:option("--normalize", "Divide the values of libsvm, libffm and libfm data by the norm of their sample, "
+      .. "or by the largest of their key so far; the store keeps it."):argname "sample|key"
+      :convert(one_of(require("moonrock.normalize").ways))
+  end,
   batch = function(p, default)
     p:option("--batch", "Samples in a batch (" .. default .. ")."):argname "N":convert(count)
   end,
@@ -340,6 +345,17 @@ function options.of_model(args, schema, recipe)
   end
   o.on_notice = function(text) io.stderr:write("moonrock: ", text, "\n") end
   return o
+end
+
+--- The data of a command line without a schema, whose fields have scales of their own.
+function options.of_data(args, schema)
+  if not schema then
+    return require("moonrock").data { format = args.format, fields = args.fields, normalize = args.normalize }
+  end
+  if args.normalize then
+    options.usage("--normalize %s: is for libsvm, libffm and libfm data; numbers of a schema have a scale of "
+      .. "their own", args.normalize)
+  end
 end
 
 --- The options of mr.metrics of a command line.

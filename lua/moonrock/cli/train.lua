@@ -14,7 +14,7 @@ function train.declare(p)
   p:option("--valid", "Validation data: a file, or a fraction such as 0.1 of the training data.")
     :argname "FILE|X"
   p:option("--test", "Test data, scored at the end."):argname "FILE"
-  options.declare(p, { "schema", "format", { "batch", "256" } })
+  options.declare(p, { "schema", "format", "normalize", { "batch", "256" } })
   p:option("--epochs", "Passes over the data, counted over the whole run (the schema's, or 1).")
     :argname "N":convert(options.count)
   p:option("--patience", "Stop after so many epochs without a better validation, and restore the "
@@ -82,10 +82,10 @@ function train.run(args)
   local schema = options.schema(args.schema)
   local recipe = schema and schema.recipe[definition.name] or {}
   local o = options.of_model(args, schema, recipe)
-  if not schema then
-    if #args.data == 0 then options.usage("--data FILE is missing (or --schema, of one that names files)") end
-    o.data = mr.data { format = args.format, fields = args.fields }
+  if not schema and #args.data == 0 then
+    options.usage("--data FILE is missing (or --schema, of one that names files)")
   end
+  o.data = options.of_data(args, schema)
   options.check_settings(definition, args.set, recipe, schema, o)
   local fit = options.of_fit(args, schema, recipe, definition.name)
 
