@@ -141,6 +141,7 @@ static void by_sample(const mr_batch *b, const float *x, float *out)
 
 int mr_scales_apply(mr_scales *s, mr_tape *t, mr_batch *b)
 {
+    GIVEN(s && t && b, -1);
     const float *x = b->normalized ? b->given : b->values;
     if (s->how == MR_NORMALIZE_KEY && !x && !s->n)
         return 0; /* all are 1, and always were */
@@ -159,16 +160,19 @@ int mr_scales_apply(mr_scales *s, mr_tape *t, mr_batch *b)
 
 double mr_scales_count(const mr_scales *s)
 {
+    GIVEN(s, -1);
     return (double)s->n;
 }
 
 double mr_scales_of(const mr_scales *s, uint64_t key)
 {
+    GIVEN(s, -1);
     return s->room ? (double)s->largest[place(s, key)] : 0;
 }
 
 int mr_scales_changed(const mr_scales *s)
 {
+    GIVEN(s, -1);
     return s->changed;
 }
 
@@ -190,6 +194,7 @@ static int by_number(const void *a, const void *b)
 
 const void *mr_scales_bytes(mr_scales *s)
 {
+    GIVEN(s, NULL);
     if (memory_reserve((void **)&s->bytes, &s->bytes_room, MAX(s->n, (size_t)1) * ENTRY, 1))
         return NULL;
     char *to = s->bytes;
@@ -214,11 +219,13 @@ const void *mr_scales_bytes(mr_scales *s)
 
 size_t mr_scales_len(const mr_scales *s)
 {
+    GIVEN(s, 0);
     return s->n * ENTRY;
 }
 
 int mr_scales_load(mr_scales *s, const void *bytes, size_t len)
 {
+    GIVEN(s && bytes, -1);
     const char *at = bytes;
     if (len % ENTRY)
         return fail("record normalize: has %zu bytes, expected a multiple of %d", len, ENTRY);
@@ -247,6 +254,7 @@ int mr_scales_load(mr_scales *s, const void *bytes, size_t len)
 
 int mr_summary_add(mr_summary *s, const mr_batch *b)
 {
+    GIVEN(s && b, -1);
     for (int32_t i = 0; b->label && i < b->n; i++) { /* weighted, after West, 1979 */
         double w = b->weight ? (double)b->weight[i] : 1, off = (double)b->label[i] - s->mean;
         s->weight += w;
