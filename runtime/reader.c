@@ -217,6 +217,8 @@ static int check(const mr_reader_options *o)
         return fail("batch size: %d is out of range, expected 1 to %d", o->size, 1 << 24);
     if (o->from.epoch < 0 || o->from.sample < 0 || o->epochs < 0)
         return fail("reader: epochs and positions cannot be negative");
+    if (o->window < -1)
+        return fail("reader: a window of %lld samples, expected 0 or more", (long long)o->window);
     if (o->stream && o->window)
         return fail("reader: a stream cannot be shuffled");
     if (o->follow && (!o->stream || o->epochs != 1))

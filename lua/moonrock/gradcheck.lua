@@ -55,7 +55,7 @@ local function leaf_of(spec, random)
       return columns
     end, gradient = function(i) return C.mr_tape_lookup_gradient(t.c, lookup, i) end }
   end
-  local shape = spec.shape or spec
+  local shape = { unpack(spec.shape or spec, 1, #(spec.shape or spec)) } -- f may change its own
   local n = count_of(shape)
   local data = ffi.new("double[?]", n)
   for i = 0, n - 1 do data[i] = spec.values and spec.values[i + 1] or random() end

@@ -3,6 +3,7 @@
 local ffi = require "ffi"
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"
+local handle = require "moonrock.handle"
 local objective = require "moonrock.objective"
 local tape = require "moonrock.tape"
 local view = require "moonrock.view"
@@ -254,8 +255,8 @@ function metrics.watch(options)
   local self = setmetatable({ link = link }, Watch)
   self.window = o.window or DEFAULT_WINDOW
   self.every, self.unit = period(o.every or DEFAULT_EVERY)
-  local handle = err.check(C.mr_watch_new(link, self.window))
-  self.c = ffi.gc(handle, C.mr_watch_free)
+  local opened = err.check(C.mr_watch_new(link, self.window))
+  self.c = ffi.gc(opened, C.mr_watch_free)
   self.recent, self.all = ffi.new "mr_score", ffi.new "mr_score"
   self.samples, self.batches = 0, 0
   self.last = self.unit == "seconds" and C.mr_clock() or 0
@@ -334,4 +335,6 @@ function Watch:load(bytes)
   if self.unit ~= "seconds" then self.last = math.floor(now(self) / self.every) end
 end
 
+handle.public(Metrics, "metrics", {})
+handle.public(Watch, "watch", { add = true, due = true })
 return metrics

@@ -37,6 +37,8 @@ local OWN = { store = true, schema = true, seed = true, threads = true, memory =
 -- Options of the model's tables and steps, which a store keeps.
 local ROW_OPTIONS = { "ttl", "admit", "max_rows", "precision", unpack(clip.names) }
 
+local BATCH = ffi.typeof "mr_batch" -- and pointers to it
+
 local SEED = 42
 local COMMIT_SECONDS = 30
 
@@ -287,7 +289,7 @@ end
 ---@param batch table
 ---@return table tensor
 function Model:__call(batch)
-  if type(batch) ~= "table" or batch.c == nil then
+  if type(batch) ~= "table" or not ffi.istype(BATCH, batch.c) then
     err.raise("model %s: expected a batch, got %s", self.name, type(batch))
   end
   handle.idle(self.subject, "it is called")
@@ -400,8 +402,8 @@ end
 --- left out.
 ---@return boolean stepped false: left out
 function Model:step()
-  if self.broken then err.raise("model %s: it stopped: %s", self.name, self.broken) end
   handle.idle(self.subject, "a step")
+  if self.broken then err.raise("model %s: it stopped: %s", self.name, self.broken) end
   if self.own_batch and self.batch == self.own_batch and handle.closed(self.own_batch) then
     err.raise("model %s: step: the iterator of its batch was closed before: step first, then close it",
       self.name)
@@ -562,6 +564,7 @@ function Model:close()
   handle.close(self, problem, nil, "store", "train_tape", "eval_tape")
 end
 
+Definition.__call = err.public("mr.model", Definition.__call)
 handle.public(Model, "model", { define = true, step = true, skip = true, train = true, eval = true,
   commit_due = true, refuse = true },
   { close = "it is closed", commit = "a commit", commit_behind = "a commit", checkpoint = "a copy",

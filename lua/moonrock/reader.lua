@@ -114,6 +114,9 @@ local SPLIT = { fraction = true, fold = true, folds = true, part = true }
 ---@param c ffi.cdata* mr_reader_options
 function reader.write_split(split, c)
   if not split then return end
+  if type(split) ~= "table" then
+    err.raise("split: expected { fraction = } or { fold =, folds = }, got %s", err.show(split))
+  end
   for name in pairs(split) do
     if not SPLIT[name] then err.raise("split has no option %q", tostring(name)) end
   end
@@ -320,5 +323,7 @@ end
 --- Raw formats have nothing to fit.
 ---@private
 function Data.fitted() return true end
+
+handle.public(Data, "data", { fitted = true })
 
 return reader

@@ -2,6 +2,7 @@
 local ffi = require "ffi"
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"
+local handle = require "moonrock.handle"
 local reader = require "moonrock.reader"
 local source = require "moonrock.source"
 
@@ -250,16 +251,16 @@ function schema.schema(o)
     c.negative_numbers, c.negative_numbers_n = array(negative)
   end
   c.weight = o.weight
-  local handle = checked(o, C.mr_schema_new(c))
+  local opened = checked(o, C.mr_schema_new(c))
   local at = o.fields[1] and o.fields[1].at or {}
-  local self = setmetatable({ c = ffi.gc(handle, C.mr_schema_free), name = o.name or "schema",
+  local self = setmetatable({ c = ffi.gc(opened, C.mr_schema_free), name = o.name or "schema",
     format = o.format or "csv", recipe = o.recipe or {}, task = o.task, source_text = at.text,
     module = at.module, parts = {} }, Schema)
   for i, f in ipairs(o.fields) do
     if getmetatable(f) ~= Field then
       wrong(o, "schema %s: field %d is a %s, expected mr.category, mr.numeric, ...", self.name, i, type(f))
     end
-    checked(o, C.mr_schema_field(handle, write_field(f, anchors)))
+    checked(o, C.mr_schema_field(opened, write_field(f, anchors)))
   end
   for part, file in pairs(o.files or {}) do
     if type(file) ~= "string" or not PARTS[part] then
@@ -339,4 +340,5 @@ function Schema:batches(part, options)
     task = self.task, fields = self:fields_count() })
 end
 
+handle.public(Schema, "schema", {})
 return schema

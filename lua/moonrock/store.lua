@@ -40,10 +40,17 @@ function Store:__tostring()
   return ("store %s: commit %d, step %d"):format(self.dir, commit.number, commit.step)
 end
 
+local function text(self, what, value)
+  if type(value) ~= "string" then
+    err.raise("store %s: %s: expected a text, got %s", self.dir, what, err.show(value))
+  end
+  return value
+end
+
 --- A named record as a string, or nil.
 ---@private
 function Store:get(name)
-  if err.check(C.mr_store_get(self.c, name)) == 0 then return nil end
+  if err.check(C.mr_store_get(self.c, text(self, "get", name))) == 0 then return nil end
   return ffi.string(C.mr_store_value(self.c), C.mr_store_value_len(self.c))
 end
 
@@ -144,15 +151,15 @@ function Store:poll() return err.check(C.mr_commit_poll(self.c)) == 1 end
 function Store:abort() C.mr_commit_abort(self.c) end
 
 --- Keeps the last committed state as `name`, in the place of an older one.
-function Store:checkpoint(name) err.check(C.mr_store_checkpoint(self.c, name)) end
+function Store:checkpoint(name) err.check(C.mr_store_checkpoint(self.c, text(self, "checkpoint", name))) end
 
 --- Makes the state kept as `name` the store's.
 ---@private
-function Store:restore(name) err.check(C.mr_store_restore(self.c, name)) end
+function Store:restore(name) err.check(C.mr_store_restore(self.c, text(self, "restore", name))) end
 
 --- Copies the store, by hard links where it can, to a directory that is not there yet.
 ---@private
-function Store:copy(dir) err.check(C.mr_store_copy(self.c, dir)) end
+function Store:copy(dir) err.check(C.mr_store_copy(self.c, text(self, "copy", dir))) end
 
 --- Goes on to the last commit, in a store opened to follow it: whether there is a newer one.
 ---@return boolean

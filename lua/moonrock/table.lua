@@ -13,6 +13,7 @@ local tape = require "moonrock.tape"
 local Table = {}
 Table.__index = Table
 
+local BATCH = ffi.typeof "mr_batch" -- and pointers to it
 local RINGS = 16 -- lookups of this many pulls have handles of their own
 
 local function sorted_names(columns)
@@ -182,7 +183,7 @@ end
 ---@param batch table
 ---@return table<string, table> columns by name
 function Table:__call(batch)
-  if type(batch) ~= "table" or batch.c == nil then
+  if type(batch) ~= "table" or not ffi.istype(BATCH, batch.c) then
     err.raise("table %q: expected a batch, got %s", self.name, type(batch))
   end
   handle.idle(self.subject, "a lookup")

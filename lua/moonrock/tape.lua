@@ -209,6 +209,11 @@ function Tensor.__unm(a)
   return handle(t, C.mr_tape_affine(t.c, node(t, a, "neg"), -1, 0))
 end
 
+local function number_of(operation, what, value)
+  if type(value) ~= "number" then err.raise("%s: expected %s, got %s", operation, what, err.show(value)) end
+  return value
+end
+
 -- An axis as C counts them; 0 has none.
 local function place_of(operation, axis)
   if type(axis) ~= "number" or axis % 1 ~= 0 then
@@ -285,7 +290,8 @@ end
 ---@return Tensor
 function Tensor:leaky_relu(slope)
   local t = tape_of(self)
-  return handle(t, C.mr_tape_leaky_relu(t.c, node(t, self, "leaky_relu"), slope or 0.01))
+  return handle(t, C.mr_tape_leaky_relu(t.c, node(t, self, "leaky_relu"),
+    number_of("leaky_relu", "a slope", slope or 0.01)))
 end
 
 --- a/2 (1 + erf(a / sqrt(2))): the exact form, not the one by tanh. Hendrycks and Gimpel, 2016.
@@ -355,8 +361,8 @@ end
 ---@return Tensor
 function Tensor:slice(axis, first, last)
   local t = tape_of(self)
-  return handle(t, C.mr_tape_slice(t.c, node(t, self, "slice"), place_of("slice", axis), first - 1,
-    last - 1))
+  return handle(t, C.mr_tape_slice(t.c, node(t, self, "slice"), place_of("slice", axis),
+    number_of("slice", "a first place", first) - 1, number_of("slice", "a last place", last) - 1))
 end
 
 --- Two axes change places: of [n, f, k], a:transpose(2, 3) is [n, k, f].
@@ -379,8 +385,9 @@ function Tensor:reshape(d0, d1, d2, d3)
   local t = tape_of(self)
   local rank = d3 and 4 or d2 and 3 or d1 and 2 or 1
   if type(d0) ~= "number" then err.raise("reshape: expected numbers, got a %s", type(d0)) end
-  return handle(t, C.mr_tape_reshape(t.c, node(t, self, "reshape"), rank, d0, d1 or 1, d2 or 1,
-    d3 or 1))
+  return handle(t, C.mr_tape_reshape(t.c, node(t, self, "reshape"), rank, d0,
+    number_of("reshape", "numbers", d1 or 1), number_of("reshape", "numbers", d2 or 1),
+    number_of("reshape", "numbers", d3 or 1)))
 end
 
 --- [n, rest].
@@ -403,7 +410,7 @@ end
 ---@return integer
 function Tensor:dim(axis)
   local t = tape_of(self)
-  return err.check(C.mr_tape_dim(t.c, node(t, self, "dim"), axis - 1))
+  return err.check(C.mr_tape_dim(t.c, node(t, self, "dim"), place_of("dim", axis)))
 end
 
 --- The dimensions, as so many results.
@@ -452,9 +459,9 @@ function Tensor:get(i, j, k, l)
   for axis = 1, rank do
     local at = axis == 1 and i or axis == 2 and j or axis == 3 and k or l or 1
     local dim = C.mr_tape_dim(t.c, id, axis - 1)
-    at = at or 1
-    if at < 1 or at > dim then
-      err.raise("get: place %d of dimension %d, which has %d", at, axis, dim)
+    at = number_of("get", "places", at or 1)
+    if not (at >= 1 and at <= dim and at % 1 == 0) then
+      err.raise("get: place %.14g of dimension %d, which has %d", at, axis, dim)
     end
     index = index * dim + at - 1
   end
@@ -581,7 +588,8 @@ end
 ---@return number
 function Tensor:gradient(index)
   local t = tape_of(self)
-  return C.mr_tape_gradient(t.c, node(t, self, "gradient"), index - 1)
+  return C.mr_tape_gradient(t.c, node(t, self, "gradient"),
+    number_of("gradient", "a place", index) - 1)
 end
 
 --- Its shape and first numbers.
@@ -610,6 +618,9 @@ end
 ---@return Tensor
 function tape.tensor(shape, values, wants_grad)
   local t = tape_of(nil)
+  if type(shape) ~= "table" or type(values) ~= "table" and type(values) ~= "cdata" then
+    err.raise("tensor: expected a shape and numbers, got a %s and a %s", type(shape), type(values))
+  end
   local dim, count = ffi.new("int32_t[?]", #shape, shape), 1
   for i = 1, #shape do count = count * shape[i] end
   if type(values) == "table" then

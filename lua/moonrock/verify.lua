@@ -106,6 +106,7 @@ end
 ---@param tables table[]|nil its tables, if its model does not tell
 ---@return table { problems = string[], tables =, commits =, commit =, bytes =, kept = }
 return function(dir, tables)
+  if type(dir) ~= "string" then err.raise("mr.verify: expected a directory, got %s", err.show(dir)) end
   local report = { store = dir, problems = {}, kept = {} }
   verify_one(dir, report, tables)
   for name, path in kept_states(dir) do
