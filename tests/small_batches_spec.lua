@@ -111,6 +111,22 @@ describe("on one row, two, and one more than a batch holds", function()
     t:free()
   end)
 
+  it("the statistics of a norm are the same to the bit after any stop, and at any number of threads", function()
+    local file = rows(129, 3)
+    local function digest(name, ...)
+      local store = ("%s/resumed-%s"):format(dir, name)
+      local status, _, errors = shell.moonrock("train", "din", "--data", file, "--fields", "3", "--batch", "16",
+        "--store", store, ...)
+      assert.equal(0, status, errors)
+      local _, out = shell.moonrock("info", "--store", store, "--json")
+      return (out:match '"digest":"(%x+)"')
+    end
+    local whole = digest("whole", "--epochs", "2", "--threads", "1")
+    assert.truthy(whole)
+    digest("parts", "--epochs", "1", "--threads", "2")
+    assert.equal(whole, digest("parts", "--epochs", "2", "--threads", "2"))
+  end)
+
   it("the program trains and evaluates DIN", function()
     local file = rows(257, 3)
     local store = dir .. "/din"
