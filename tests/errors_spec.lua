@@ -62,7 +62,40 @@ train(function(m)
   return function(x)
     return row(x).w:sum() --!
   end
-end)]], "attempt to index field 'w' (a nil value)" },
+end)]], 'model mine: table "t" has no column "w"; it has v' },
+  { "a function of numbers that is given a tensor", [[
+train(function(m)
+  local row = m:table("t", { v = { dim = 1 } })
+  return function(x)
+    local y = math.exp(row(x).v:sum()) --!
+    return y
+  end
+end)]], "bad argument #1 to 'exp' (number expected, got table); of a tensor it is tensor:exp()" },
+  { "such a function at the end of the model's", [[
+train(function(m)
+  local row = m:table("t", { v = { dim = 1 } })
+  return function(x) --!
+    return math.exp(row(x).v:sum())
+  end
+end)]], "tensors have methods, such as tensor:exp()" },
+  { "a number that is no exact key", [[
+local m = mr.find "lr" { data = mr.data { files = data } }
+m.tables[1]:peek(9999999999999999, "w") --!]], "peek: 1e+16 is no exact key; write 9999999999999999ULL" },
+  { "a key below 0", [[
+local m = mr.find "lr" { data = mr.data { files = data } }
+m.tables[1]:peek(-1, "w") --!]], "peek: -1 is no exact key; write a whole number from 0" },
+  { "a part of a key", [[
+local m = mr.find "lr" { data = mr.data { files = data } }
+m.tables[1]:peek(1.5, "w") --!]], "peek: 1.5 is no exact key; write a whole number from 0" },
+  { "a text as a key", [[
+local m = mr.find "lr" { data = mr.data { files = data } }
+m.tables[1]:peek("7", "w") --!]], 'peek: "7" is no key; expected a whole number from 0' },
+  { "a signed key below 0", [[
+local m = mr.find "lr" { data = mr.data { files = data } }
+m.tables[1]:peek(-1LL, "w") --!]], "peek: -1LL is no key; expected a whole number from 0" },
+  { "a column that peek does not find", [[
+local m = mr.find "lr" { data = mr.data { files = data } }
+m.tables[1]:peek(1, "u") --!]], 'table "features" has no column "u"; it has w' },
   { "a table that is given no batch", [[
 train(function(m)
   local row = m:table("t", { v = { dim = 1 } })
@@ -194,7 +227,7 @@ train(function(m)
 end)]], 'model mine: linear "deep": inputs is "4", expected a whole number from 1' },
   { "widths that are no list", [[
 train(function(m)
-  local deep = mr.mlp(m, "deep", 4, 8) --!
+  local deep = mr.mlp(m, "deep", 4, "8") --!
 end)]], 'model mine: mlp "deep": expected widths, as { 256, 128, 1 }' },
   { "a layer without its model", [[
 mr.linear("deep", 4, 1) --!]], "linear: expected the model and a name, got a string and 4" },

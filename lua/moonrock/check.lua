@@ -1,5 +1,6 @@
 --- What layers ask of their options and inputs: errors that name the layer, what it expected and what it
 -- got.
+local ffi = require "ffi"
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"
 local settings = require "moonrock.settings"
@@ -45,6 +46,24 @@ function check.widths(widths) return type(widths) == "number" and { widths } or 
 function check.width(subject, what, n)
   if type(n) ~= "number" or n < 1 or n % 1 ~= 0 then
     err.raise("%s: %s is %s, expected a whole number from 1", subject, what, err.show(n))
+  end
+end
+
+--- A key: cdata as it is; a number, if it is a whole one from 0 below 2^53.
+---@param subject string
+---@param key any
+function check.key(subject, key)
+  if type(key) == "cdata" then
+    local number = tonumber(key)
+    if not number or ffi.istype("int64_t", key) and key < 0 then
+      err.raise("%s: %s is no key; expected a whole number from 0, or one of 64 bits with ULL",
+        subject, tostring(key))
+    end
+  elseif type(key) ~= "number" then
+    err.raise("%s: %s is no key; expected a whole number from 0", subject, err.show(key))
+  elseif not (key >= 0 and key < 2 ^ 53 and key % 1 == 0) then
+    err.raise("%s: %s is no exact key; write %s", subject, tostring(key),
+      key >= 2 ^ 53 and "9999999999999999ULL" or "a whole number from 0, or one of 64 bits with ULL")
   end
 end
 

@@ -32,6 +32,30 @@ local function located(message)
   end
 end
 
+local MATH = { abs = true, exp = true, log = true, max = true, min = true, sqrt = true, tanh = true }
+
+-- An error of `math` that was given a tensor says what tensors have. Of a call that ended the user's function
+-- there is neither name nor line: then it is where that function begins.
+local function improved(problem)
+  if type(problem) ~= "string" then return problem end
+  local place, name = problem:match "^(.-)bad argument #%d+ to '([%w?]+)' %(number expected, got table%)$"
+  if MATH[name] then
+    problem = ("%s; of a tensor it is tensor:%s()"):format(problem, name)
+  elseif name == "?" then
+    problem = problem .. "; tensors have methods, such as tensor:exp()"
+  end
+  if name and (place == "" or ours("@" .. place)) then return located(problem:sub(#place + 1)) end
+  return problem
+end
+
+-- With a traceback to be shown, errors stay where they come from.
+local DEBUG = os.getenv "MOONROCK_DEBUG" ~= nil
+
+local function finish_call(ok, x, y, z)
+  if ok then return x, y, z end
+  error(x, 0)
+end
+
 --- Calls a function of up to three values, which returns up to three: errors of the library inside it begin
 --- with the subject, as in "model fm: ". It is in every step, and what has `...` LuaJIT may not compile.
 ---@param subject string
@@ -40,7 +64,11 @@ end
 ---@param b? any
 ---@param c? any
 function M.call(subject, f, a, b, c) -- luacheck: no unused args
-  local x, y, z = f(a, b, c)
+  if DEBUG then
+    local x, y, z = f(a, b, c)
+    return x, y, z
+  end
+  local x, y, z = finish_call(xpcall(f, improved, a, b, c))
   return x, y, z
 end
 
@@ -110,9 +138,6 @@ local function relocated(subject, problem)
   if not place then return problem end
   return located(("%s: %s (%s)"):format(subject, text, place))
 end
-
--- With a traceback to be shown, errors stay where they come from.
-local DEBUG = os.getenv "MOONROCK_DEBUG" ~= nil
 
 --- A function of the library for users, none of a step's: whatever goes wrong inside is at their line.
 ---@param subject string

@@ -2,6 +2,7 @@
 -- pulls the batch's rows and returns their columns: `local r = row(x)`, then `r.w:sum()`.
 local ffi = require "ffi"
 local C = require "moonrock.ffi"
+local check = require "moonrock.check"
 local clip = require "moonrock.clip"
 local err = require "moonrock.error"
 local handle = require "moonrock.handle"
@@ -14,6 +15,12 @@ local Table = {}
 Table.__index = Table
 
 local BATCH = ffi.typeof "mr_batch" -- and pointers to it
+
+-- Raises that a table has no such column, and which it has.
+local function no_column(t, column)
+  err.raise("table %q has no column %s; it has %s", t.name, err.show(column), table.concat(t.names, ", "))
+end
+
 local RINGS = 16 -- lookups of this many pulls have handles of their own
 
 local function sorted_names(columns)
@@ -168,8 +175,9 @@ function Table.new(name, id, seed, columns, default_optim, options, defaults)
   end
   self.updates = updates[1] and updates -- of optimizers in Lua
   apply(self, o, admits)
+  local others = { __index = function(_, column) no_column(self, column) end }
   for r = 1, RINGS do
-    local row = {}
+    local row = setmetatable({}, others)
     for i, column_name in ipairs(names) do
       row[column_name] = pool.column(name, column_name, i - 1, self.dims[i])
     end
@@ -260,6 +268,7 @@ function Table:rows() return C.mr_table_rows(self.c) end
 ---@return number[] state of the optimizer
 ---@return integer updates so far; 0 for a key without a row
 function Table:peek(key, column)
+  check.key("peek", key)
   for i, name in ipairs(self.names) do
     if name == column then
       local n = C.mr_table_state(self.c, i - 1)
@@ -272,7 +281,7 @@ function Table:peek(key, column)
       return weights, state, updates
     end
   end
-  err.raise("table %q has no column %q", self.name, tostring(column))
+  no_column(self, column)
 end
 
 --- The columns as one line of text.

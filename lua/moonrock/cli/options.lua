@@ -222,7 +222,8 @@ DECLARE = {
       :convert(lifetime)
     p:option("--admit", "A key gets a row from its N-th sighting in training on; below 1: with that chance "
       .. "at each sighting."):argname "N|P":convert(admit)
-    p:option("--max-rows", "Rows of a table at most; those updated longest ago go first."):argname "N"
+    p:option("--max-rows", "Rows of a table at most, looked at every 10000 steps: those updated longest ago "
+      .. "go then. Between two looks there may be more."):argname "N"
       :convert(count)
     p:option("--precision", "Rows take half the room in bf16: weights, and the optimizer's state where its "
       .. "rule allows it."):argname "float32|bf16":convert(one_of { "float32", "bf16" })
