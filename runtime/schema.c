@@ -395,7 +395,9 @@ int mr_schema_fields(const mr_schema *s)
 const char *mr_schema_field_name(const mr_schema *s, int j)
 {
     GIVEN(s, NULL);
-    return j >= 0 && (size_t)j < s->n ? s->fields[j].name : NULL;
+    if (j < 0 || (size_t)j >= s->n)
+        return fail_null("schema \"%s\": field %d of %zu", s->name, j + 1, s->n);
+    return s->fields[j].name;
 }
 
 const char *mr_schema_unfitted(const mr_schema *s)

@@ -63,3 +63,18 @@ describe("a script that misuses the library:", function()
     end)
   end
 end)
+
+describe("any calls of public functions with any arguments", function()
+  it("end as errors or well", function()
+    local seed = os.time() % 1e6 + 1
+    local program = shell.program:match("^/") and shell.program or "$PWD/" .. shell.program
+    local status, output, errors = shell.run(([[program=%s; script=$PWD/tests/support/misuse_fuzz.lua
+      mkdir -p %s/fuzz && cd %s/fuzz && ln -s ../a.libsvm . && timeout -k 5 120 $program $script %d 3]]):format(
+      program, dir, dir, seed))
+    local told = ("seed %d ended with %d: %s"):format(seed, status, errors:sub(-2000))
+    assert.equal(0, status, told)
+    assert.is_nil(errors:find("Sanitizer", 1, true), told)
+    assert.is_nil(errors:find("runtime error:", 1, true), told)
+    assert.matches("%d+ calls", output)
+  end)
+end)

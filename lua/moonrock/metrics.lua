@@ -134,7 +134,7 @@ local function names_of(self, batch)
   local names = {}
   local schema, field = batch.schema, batch:keys(self.slice).field
   if schema and schema.c then
-    local name = C.mr_schema_field_name(schema.c, field)
+    local name = err.check(C.mr_schema_field_name(schema.c, field))
     local seed = C.mr_hash(name, #ffi.string(name), 0)
     for _, value in ipairs(self.values) do
       names[tostring(C.mr_hash(value, #value, seed))] = value

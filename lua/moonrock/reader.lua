@@ -95,7 +95,7 @@ function reader.field(schema, field)
   if field == "qid" and not (schema and schema.c) then return 0 end -- C's field -1: the group
   local names = {}
   for i = 0, schema and schema.c and C.mr_schema_fields(schema.c) - 1 or -1 do
-    names[i + 1] = ffi.string(C.mr_schema_field_name(schema.c, i))
+    names[i + 1] = ffi.string(err.check(C.mr_schema_field_name(schema.c, i)))
     if names[i + 1] == field then return i + 1 end
   end
   if #names == 0 then
@@ -184,7 +184,7 @@ end
 ---@return integer
 ---@return string
 function Batches:skipped()
-  return C.mr_reader_skipped(self.c), ffi.string(C.mr_reader_first_bad(self.c))
+  return C.mr_reader_skipped(self.c), ffi.string(err.check(C.mr_reader_first_bad(self.c)))
 end
 
 --- Where a sample of the batch stands, for messages: "new.ffm:21".

@@ -274,7 +274,9 @@ end
 
 function Schema:__tostring()
   local names = {}
-  for i = 1, self:fields_count() do names[i] = ffi.string(C.mr_schema_field_name(self.c, i - 1)) end
+  for i = 1, self:fields_count() do
+    names[i] = ffi.string(err.check(C.mr_schema_field_name(self.c, i - 1)))
+  end
   return ("schema %s: %d fields%s\n  %s"):format(self.name, #names,
     self:fitted() and "" or ", not fitted yet", table.concat(names, " "))
 end
@@ -332,7 +334,7 @@ function Schema:batches(part, options)
   if not self:fitted() then
     if part ~= "train" then
       err.raise("schema %s: field %q needs fitting: train on files first, or give its statistics in "
-        .. "the schema", self.name, ffi.string(C.mr_schema_unfitted(self.c)))
+        .. "the schema", self.name, ffi.string(err.check(C.mr_schema_unfitted(self.c))))
     end
     self:fit { files = part, bad_lines = options and options.bad_lines }
   end

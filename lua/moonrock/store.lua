@@ -179,7 +179,7 @@ function Store:info()
   return {
     commit = { number = C.mr_store_number(self.c, "commit"), step = C.mr_store_number(self.c, "step"),
       time = C.mr_store_number(self.c, "time") },
-    bytes = C.mr_store_number(self.c, "bytes"), database = ffi.string(C.mr_store_database(self.c)),
+    bytes = C.mr_store_number(self.c, "bytes"), database = ffi.string(err.check(C.mr_store_database(self.c))),
   }
 end
 
