@@ -33,6 +33,6 @@ return mr.model("two_tower", function(m, opt)
     how.log_q = frequency(how.id)
     return mr.in_batch_softmax(u, v, how)
   end
-end, { optim = mr.optim.adagrad { lr = 0.05 },
+end, { stream_size = 256, optim = mr.optim.adagrad { lr = 0.05 },
   options = { users = "count", dim = "count", hidden = "counts", cosine = "boolean", temperature = "positive",
     init = "from 0", factors = "optimizer", dense = DENSE } })

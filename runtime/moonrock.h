@@ -119,9 +119,10 @@ typedef struct mr_batch {
     const int64_t *record; /* [n] number of each sample's record in its epoch, or NULL */
     int32_t shared;        /* the arrays are those that the reader keeps in memory, not a copy */
     const double
-        *generation;    /* counts the batches of its reader, and can be read for ever; or NULL */
-    int32_t normalized; /* values are those that mr_scales_apply made of: */
-    const float *given; /* [entries], or NULL: all were 1 */
+        *generation;       /* counts the batches of its reader, and can be read for ever; or NULL */
+    int32_t normalized;    /* values are those that mr_scales_apply made of: */
+    const float *given;    /* [entries], or NULL: all were 1 */
+    const double *numbers; /* for mr_schema_advance, or NULL */
 } mr_batch;
 
 /* The key of each sample in a field, from 0: of its first entry there, 0 where it has none. Field -1: its
@@ -303,6 +304,7 @@ typedef struct mr_reader_options {
     double max_wait; /* stream: seconds that a sample waits at most for its batch to fill: then it
                             is cut short; 0: whenever no more is there at once; below 0: never */
     double bytes;    /* most memory for samples that are kept; 0: any */
+    int32_t running; /* 1: statistics of the schema that run take the samples in as they are read */
 } mr_reader_options;
 
 typedef struct mr_reader mr_reader;
@@ -340,6 +342,16 @@ double mr_reader_progress(const mr_reader *r);
 /* Fits what a schema needs fitted over all records of the options' files (its part of them),
  * on the calling thread, in order: the same at any time. */
 int mr_schema_fit(mr_schema *s, const mr_reader_options *options);
+
+/* Lets the statistics of all fields that need fitting run along with a stream (runtime/schema_run.c), from
+ * nothing; returns how many fields have such, or -1. A reader with the option `running` goes on from the schema's in
+ * a copy of its own; advance tells the schema of a batch that is done with. bytes are owned by the schema
+ * until the next call; load fails for those of another schema. */
+int mr_schema_run(mr_schema *s);
+int mr_schema_running(const mr_schema *s);
+void mr_schema_advance(mr_schema *s, const mr_batch *batch);
+const void *mr_schema_moving_bytes(mr_schema *s, size_t *len);
+int mr_schema_moving_load(mr_schema *s, const void *bytes, size_t len);
 
 /* ---- table ----------------------------------------------------------------------- */
 

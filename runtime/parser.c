@@ -293,6 +293,7 @@ void parser_prepare(const parser *p, samples *out)
     const mr_schema *s = p->extractor.schema;
     out->fielded = s ? !s->single : p->format == LIBFFM;
     out->weighted = s && s->weight && p->labels != MR_LABELS_IGNORED;
+    out->width = p->running ? s->moving : 0;
 }
 
 /* ---- any --------------------------------------------------------------------------------- */
@@ -347,6 +348,7 @@ parser *parser_new(format f, const mr_reader_options *o, const char *file)
         p->quote = o->schema->quote;
         p->escape = o->schema->escape;
         p->decimal = o->schema->decimal;
+        p->running = o->running && o->schema->moving;
         p->cells = memory_zero(MAX(o->schema->slots.n, (size_t)1) * sizeof *p->cells);
         if (!p->cells || extractor_new(&p->extractor, o->schema)) {
             parser_free(p);

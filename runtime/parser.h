@@ -26,6 +26,7 @@ typedef struct parser {
     /* CSV and TSV */
     extractor extractor;
     fit *fit;             /* records are observed, not extracted */
+    int running;          /* statistics take records in that run along */
     int separator, quote; /* the separator's first byte */
     int escape, decimal;  /* as in the schema */
     int blanks;           /* cells are separated by runs of spaces and tabs */

@@ -336,6 +336,8 @@ int parse_csv(parser *p, char *at, size_t len, int64_t record, samples *out)
     int rc = extract(&p->extractor, p->cells, out, &entries, p->error, sizeof p->error);
     if (rc)
         return rc;
+    if (p->running)
+        moving_observe(&p->extractor, p->cells, out->numbers + out->n * out->width);
     samples_commit(out, entries, label, weight, record);
     return PARSED;
 }

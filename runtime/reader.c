@@ -79,6 +79,7 @@ static void publish(mr_reader *r, slot *s, mr_position position, int last)
         .bad = m->marked ? m->bad : NULL,
         .record = m->record,
         .shared = m->view,
+        .numbers = m->width ? m->numbers : NULL,
     };
     static atomic_uint_fast64_t number;
     s->batch.number = atomic_fetch_add(&number, 1) + 1;

@@ -20,6 +20,7 @@ void samples_free(samples *s)
         memory_free(s->group);
         memory_free(s->bad);
         memory_free(s->record);
+        memory_free(s->numbers);
     }
     memset(s, 0, sizeof *s);
 }
@@ -41,7 +42,7 @@ static int grow(samples *s, size_t n, size_t entries)
         return -1;
     if ((s->valued && GROW(values, entries)) || (s->fielded && GROW(field, entries)) ||
         (s->weighted && GROW(weight, n)) || (s->grouped && GROW(group, n)) ||
-        (s->marked && GROW(bad, n)))
+        (s->marked && GROW(bad, n)) || (s->width && GROW(numbers, n * s->width)))
         return -1;
     s->offsets[0] = 0;
     return 0;
@@ -104,6 +105,8 @@ int samples_commit_bad(samples *s, size_t fields, int64_t record)
             return -1;
         memset(s->bad, 0, s->n);
     }
+    for (size_t i = 0; i < s->width; i++)
+        s->numbers[s->n * s->width + i] = NAN;
     for (size_t i = s->entries; i < s->entries + entries; i++) {
         s->keys[i] = 0;
         if (s->valued)
@@ -135,7 +138,7 @@ size_t samples_bytes(const samples *s)
 {
     return s->keys_room * 8 + s->values_room * 4 + s->field_room * 2 + s->offsets_room * 4 +
            s->label_room * 4 + s->weight_room * 4 + s->group_room * 8 + s->bad_room +
-           s->record_room * 8;
+           s->record_room * 8 + s->numbers_room * 8;
 }
 
 /* Copies n elements; a short run without a call. */
@@ -157,6 +160,7 @@ int samples_gather(samples *s, const samples *from, const uint32_t *order, size_
     s->fielded = from->fielded;
     s->weighted = from->weighted;
     s->labelled = from->labelled;
+    s->width = from->width;
     if (s->n + n > INT32_MAX || s->entries + entries > INT32_MAX)
         return fail("reader: a batch of more than 2^31 entries; use a smaller batch");
     if (grow(s, s->n + n, s->entries + entries))
@@ -182,6 +186,9 @@ int samples_gather(samples *s, const samples *from, const uint32_t *order, size_
         memcpy(s->record + s->n, from->record + first, n * sizeof *s->record);
         if (s->weighted)
             memcpy(s->weight + s->n, from->weight + first, n * sizeof *s->weight);
+        if (s->width)
+            memcpy(s->numbers + s->n * s->width, from->numbers + first * s->width,
+                   n * s->width * sizeof *s->numbers);
         for (size_t i = 1; i <= n; i++)
             s->offsets[s->n + i] = (uint32_t)(e + (of[first + i] - a));
     } else {
@@ -210,6 +217,8 @@ int samples_gather(samples *s, const samples *from, const uint32_t *order, size_
             s->record[s->n + i] = from->record[j];
             if (s->weighted)
                 s->weight[s->n + i] = from->weight[j];
+            for (size_t k = 0; k < s->width; k++)
+                s->numbers[(s->n + i) * s->width + k] = from->numbers[j * s->width + k];
             e += len;
             s->offsets[s->n + i + 1] = (uint32_t)e;
         }
@@ -253,5 +262,6 @@ int samples_view(samples *s, const samples *from, size_t first, size_t n)
     s->group = s->grouped ? s->group + first : NULL;
     s->bad = s->marked ? s->bad + first : NULL;
     s->record += first;
+    s->numbers = s->width ? s->numbers + first * s->width : NULL;
     return 0;
 }

@@ -25,8 +25,10 @@ typedef struct samples {
     uint64_t *group;   /* [n] query id if grouped, 0 where a sample has none */
     uint8_t *bad;      /* [n] if marked */
     int64_t *record;   /* [n] number of the sample's record in its epoch */
+    double *numbers;   /* [n x width] of the fields whose statistics run along */
+    size_t width;
     size_t keys_room, values_room, field_room, offsets_room, label_room, weight_room, group_room,
-        bad_room, record_room;
+        bad_room, record_room, numbers_room;
 } samples;
 
 void samples_free(samples *s);

@@ -249,6 +249,7 @@ void mr_schema_free(mr_schema *s)
         return;
     for (size_t i = 0; i < s->n; i++)
         free(s->fields[i].name);
+    moving_free(s->fields, s->n);
     for (size_t i = 0; i < s->edges_n; i++)
         memory_free(s->edges[i]);
     memory_free(s->edges);
@@ -265,6 +266,7 @@ void mr_schema_free(mr_schema *s)
     free(s->label);
     free(s->weight);
     free(s->text);
+    free(s->bytes);
     memory_free(s);
 }
 
@@ -419,11 +421,12 @@ int extractor_new(extractor *x, mr_schema *s)
     memcpy(x->fields, s->fields, s->n * sizeof *x->fields);
     x->schema = s;
     atomic_fetch_add(&s->refs, 1);
-    return 0;
+    return moving_copy(x);
 }
 
 void extractor_free(extractor *x)
 {
+    moving_free(x->fields, x->schema ? x->schema->n : 0);
     memory_free(x->fields);
     memory_free(x->scratch);
     mr_schema_free(x->schema);
@@ -470,10 +473,11 @@ static uint64_t category(uint64_t seed, const cell *c)
 
 static uint64_t bucket(const field *f, double v)
 {
-    size_t low = 0, high = f->edges_n; /* how many edges are <= v */
-    while (low < high) {
+    const double *edges = f->edges;
+    size_t low = 0, high = f->moving ? moving_edges(f->moving, &edges) : f->edges_n;
+    while (low < high) { /* how many edges are <= v */
         size_t middle = (low + high) / 2;
-        if (f->edges[middle] <= v)
+        if (edges[middle] <= v)
             low = middle + 1;
         else
             high = middle;
@@ -486,6 +490,8 @@ static double scaled(const field *f, double v)
 {
     if (f->scale == MR_SCALE_LOG || f->scale == MR_SCALE_LOG_STANDARD)
         v = v < 0 ? -log1p(-v) : log1p(v);
+    if (f->moving)
+        return moving_scaled(f->moving, v);
     if (f->scale == MR_SCALE_STANDARD || f->scale == MR_SCALE_LOG_STANDARD)
         v = (v - f->mean) / f->deviation;
     return v;

@@ -19,6 +19,8 @@ typedef struct cell {
     double number;
 } cell;
 
+typedef struct moving moving; /* see schema_run.c */
+
 typedef struct field {
     int kind, scale, quantiles, separator, literal, fitted;
     char *name;
@@ -33,7 +35,8 @@ typedef struct field {
         uint64_t seed;
     } part[PARTS_MAX];
     size_t parts_n;
-    int single; /* always one entry */
+    int single;     /* always one entry */
+    moving *moving; /* statistics that run, or NULL; owned by whoever has the fields */
 } field;
 
 typedef struct list {
@@ -63,7 +66,9 @@ struct mr_schema {
     int valued;     /* some field is numeric */
     double **edges; /* all arrays of edges that fields have pointed to */
     size_t edges_n, edges_room;
-    char *text; /* of mr_schema_statistics */
+    char *text;    /* of mr_schema_statistics */
+    size_t moving; /* fields whose statistics run */
+    char *bytes;   /* of mr_schema_moving_bytes */
 };
 
 /* What a parser keeps of a schema: its fields as they were, and room to cross in. */
@@ -72,6 +77,7 @@ typedef struct extractor {
     field *fields; /* [schema->n] */
     uint64_t *scratch;
     size_t scratch_room;
+    int failed; /* there was no memory for a copy of the statistics that run */
 } extractor;
 
 int extractor_new(extractor *x, mr_schema *s);
@@ -100,6 +106,14 @@ int list_find(const list *l, const char *at, size_t len);
 int values_have(const values *v, cell *c);
 int list_add(list *l, const char *name);
 double *schema_edges_new(mr_schema *s, size_t n); /* kept by the schema */
+
+/* Statistics that run; see schema_run.c. */
+int moving_copy(extractor *x); /* of the schema's, for its fields */
+void moving_free(field *fields, size_t n);
+double moving_scaled(const moving *m, double v); /* v behind its logarithm */
+size_t moving_edges(const moving *m, const double **edges);
+/* Takes a good record in; numbers[0..schema->moving): its, NaN where they are missing. */
+void moving_observe(extractor *x, cell *cells, double *numbers);
 
 /* Fits; see schema_fit.c. Only observe() sees cells. */
 typedef struct fit fit;

@@ -186,6 +186,10 @@ int fit_finish(fit *f, int64_t bad, const char *first)
                 d->deviation = 1; /* a constant column: x - mean is 0 */
         }
         d->fitted = 1;
+        if (d->moving)
+            s->moving--;
+        memory_free(d->moving);
+        d->moving = NULL;
     }
     return 0;
 }
@@ -205,7 +209,7 @@ const char *mr_schema_statistics(mr_schema *s)
     fputs(FIRST_LINE, f);
     for (size_t i = 0; i < s->n; i++) {
         const field *d = &s->fields[i];
-        if (!d->fitted)
+        if (!d->fitted || d->moving)
             continue;
         if (d->kind == MR_NUMERIC &&
             (d->scale == MR_SCALE_STANDARD || d->scale == MR_SCALE_LOG_STANDARD)) {

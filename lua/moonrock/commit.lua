@@ -109,6 +109,9 @@ local function prepare(m)
       start = m.start and m.start.sums })
     if m.watch then store:put("watch", m.watch:save()) end
     if m.normalize then m.normalize:save(store, m.described == nil) end
+    if m.schema and m.schema.running and m.schema:running() then
+      store:put("statistics", m.schema:running_bytes())
+    end
   end)
   if not ok then
     store:abort()
@@ -170,6 +173,8 @@ local function load(m, state)
   m.fit = state.fit or {}
   m.watch_bytes = m.store:get("watch")
   if m.normalize then m.normalize:load(m.store) end
+  local statistics = m.schema and m.store:get("statistics")
+  if statistics then m.schema:restore_running(statistics) end
   m:scale_lr(state.lr_factor or 1)
   if m.limits and not m.read_only then shrink.enforce(m, m.limits) end
 end

@@ -48,9 +48,9 @@ local COMMIT_SECONDS = 30
 ---@param name string
 ---@param build fun(m: table, opt: table): fun(x: table): table
 ---@param settings table|nil { loss = "bce" | "huber" | { name = "quantile", q = 0.9 } ... (see
---- moonrock.objective), optim = default optimizer, options = { dim = "count", ... }, kinds of all of
---- the model's own options, which are then checked, and of which 0, no and off are false where a boolean is
---- expected (see moonrock.settings) }
+--- moonrock.objective), optim = default optimizer, stream_size = samples of a batch of a stream (1),
+--- options = { dim = "count", ... }, kinds of all of the model's own options, which are then checked, and of
+--- which 0, no and off are false where a boolean is expected (see moonrock.settings) }
 ---@return table definition
 ---@private
 function Model.define(name, build, settings)
@@ -371,7 +371,10 @@ end
 local function advance(self, batch)
   self.open = false
   self.train_tape:reset()
-  if batch and batch == self.own_batch then ffi.copy(self.position, batch.c.position, 16) end
+  if batch and batch == self.own_batch then
+    ffi.copy(self.position, batch.c.position, 16)
+    if self.running then self.schema:advance(batch) end
+  end
   self.batches_since = self.batches_since + 1
 end
 
@@ -471,7 +474,7 @@ function Model:batches(part, options)
   if self.schema and not self.schema:fitted() then
     self.schema:fit { files = part, split = o.split, bad_lines = o.bad_lines }
   end
-  self.streaming = false
+  self.streaming, self.running = false, false
   commit.write_description(self)
   return own_iterator(self, self.data:batches(part, o))
 end
@@ -483,6 +486,8 @@ function Model:stream(from, options)
   o.epochs, o.stream = 1, true
   o.from = { epoch = 0, sample = tonumber(self.position.sample) }
   self.streaming = true
+  self.running = self.schema and self.schema:run()
+  o.running = self.running
   commit.write_description(self)
   return own_iterator(self, self.data:batches(from, o))
 end

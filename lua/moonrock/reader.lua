@@ -243,7 +243,7 @@ end
 
 local OPTIONS = { size = true, epochs = true, shuffle = true, window = true, seed = true, from = true,
   split = true, bad_lines = true, follow = true, max_wait = true, memory = true, own = true, labels = true,
-  skip = true, limit = true, bytes = true, stream = true, task = true }
+  skip = true, limit = true, bytes = true, stream = true, running = true, task = true }
 
 local function window_of(o)
   local shuffle = o.shuffle
@@ -294,6 +294,7 @@ function reader.open(files, options, format)
   c.stream = (o.stream or o.follow or o.max_wait) and 1 or 0
   c.memory = o.memory == nil and -1 or o.memory and 1 or 0
   c.own = o.own and 1 or 0
+  c.running = o.running and 1 or 0
   reader.write_split(o.split, c)
   c.epochs = o.epochs or 1
   c.window = window_of(o)

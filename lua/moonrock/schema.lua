@@ -326,6 +326,29 @@ function Schema:statistics() return ffi.string(err.check(C.mr_schema_statistics(
 ---@param text string
 function Schema:restore(text) err.check(C.mr_schema_restore(self.c, text)) end
 
+--- Lets what still needs fitting run along with a stream: means, deviations and quantiles of the samples so
+--- far, about the last 8,192 of them.
+---@return boolean running whether there is any
+function Schema:run() return err.check(C.mr_schema_run(self.c)) > 0 end
+
+--- Whether there are statistics that run along.
+function Schema:running() return C.mr_schema_running(self.c) > 0 end
+
+--- Takes a batch of a stream in that is done with.
+---@param batch table
+function Schema:advance(batch) C.mr_schema_advance(self.c, batch.c) end
+
+--- The statistics that run along, as bytes; `restore_running` takes them back.
+---@return ffi.cdata* bytes
+---@return integer len
+function Schema:running_bytes()
+  local len = ffi.new "size_t[1]"
+  return err.check(C.mr_schema_moving_bytes(self.c, len)), tonumber(len[0])
+end
+
+---@param bytes string
+function Schema:restore_running(bytes) err.check(C.mr_schema_moving_load(self.c, bytes, #bytes)) end
+
 --- Batches of a part ("train", "valid", "test") or of files; see moonrock.reader.
 ---@param part string|string[]
 ---@param options table|nil

@@ -15,7 +15,7 @@ function learn.declare(p)
   options.declare(p, { "store" })
   p:option("--source", "The stream: a file, or - for standard input."):argname "SOURCE":count(1)
   p:flag("--follow", "At the end of the file wait for more, as tail -f does.")
-  options.declare(p, { "schema", "format", "normalize", { "batch", "256" } })
+  options.declare(p, { "schema", "format", "normalize", { "batch", "1; two_tower: 256" } })
   p:option("--max-wait", "Learn from a smaller batch after so many seconds."):argname "SECONDS"
     :convert(options.positive)
   p:option("--window", "Samples of the windowed metrics (10000)."):argname "N":convert(options.count)
@@ -35,6 +35,7 @@ function learn.run(args)
   local o = options.of_model(args, schema, recipe)
   o.data = options.of_data(args, schema)
   options.check_settings(definition, args.set, nil, nil, o)
+  o.optim = o.optim or require("moonrock.stream").optim(definition)
   local model = definition(o)
 
   local skip = args.bad_lines == "skip"
@@ -50,7 +51,7 @@ function learn.run(args)
     end
   end
   local progress = Progress.new "learn"
-  local watch = mr.learn(model, args.source, { size = args.batch or recipe.batch, max_wait = args.max_wait,
+  local watch = mr.learn(model, args.source, { size = args.batch, max_wait = args.max_wait,
     follow = args.follow or nil, bad_lines = args.bad_lines, window = args.window, every = args.every,
     on_line = function(watch) show(watch, "window") end,
     on_batch = function(batch, loss, batches) progress:add(batch.n, loss, batches:progress()) end })
