@@ -166,7 +166,8 @@ int schema_bind(const mr_schema *s, const char *where, char *const *names, size_
             *has_label = 0;
         } else if (!is_weight || weighted || is_used(s, (int)j)) {
             char subject[1024];
-            snprintf(subject, sizeof subject, "%s: schema \"%s\"", where, s->name);
+            snprintf(subject, sizeof subject, "%s: schema \"%s\"%s", where, s->name,
+                     is_weight ? ": weight" : "");
             return no_column(subject, name, "the file's columns", names, n);
         }
     }

@@ -237,7 +237,7 @@ describe("weights", function()
   end)
 
   it("are needed where they count", function()
-    assert.equal('data.csv:1: schema "s": no column "w"; the file\'s columns are: c, y',
+    assert.equal('data.csv:1: schema "s": weight: no column "w"; the file\'s columns are: c, y',
       problem(read, weighted(), "c,y\nu,1\n"))
     assert.equal('data.csv:2: column "w": expected a sample weight of at least 0, found ""',
       problem(read, weighted(), "c,y,w\nu,1,\n"))

@@ -197,8 +197,8 @@ DECLARE = {
     local names = require("moonrock.metrics").names
     p:option("--metrics", "Which to show, such as auc,gauc: " .. table.concat(names, ", ") .. ".")
       :argname "LIST":convert(list_of(names))
-    p:option("--group", "Field (name, or number from 1) within whose values samples are ranked: gauc, ndcg, "
-      .. "precision, recall, hit_rate, map, mrr."):argname "FIELD":convert(field)
+    p:option("--group", "Field (name, number from 1, or qid) within whose values samples are ranked: gauc, "
+      .. "ndcg, precision, recall, hit_rate, map, mrr."):argname "FIELD":convert(field)
     p:option("--k", "Ranks that ndcg, precision, recall and hit_rate look at (10)."):argname "N"
       :convert(count)
     p:option("--slice", "Field for each of whose values there are metrics too; values named here, as in "
