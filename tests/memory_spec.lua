@@ -51,6 +51,7 @@ describe("when the n-th block of memory is refused", function()
   it("not at all, training ends with a digest", function()
     local model = open(fresh())
     whole = train(model)
+    assert.matches("^%x+$", whole)
     model:close()
   end)
 

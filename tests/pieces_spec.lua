@@ -412,7 +412,7 @@ describe("beyond one piece of work, gradients of rows,", function()
           end
           check("sequence " .. what, function(r)
             local keys, mask = r[2]:sequence(2, 3)
-            return keys * (mask:reshape(-1, 3, 1) + 1)
+            return keys * (mask:reshape(-1, keys:dim(2), 1) + 1)
           end, { rows })
           check("fm " .. what, function(r) return mr.fm(r[2]) + r[1]:sum() end, { rows }, 2e-3)
           check("bi-interaction " .. what, function(r) return mr.bi_interaction(r[2]) end, { rows }, 2e-3)
