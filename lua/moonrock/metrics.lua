@@ -22,6 +22,9 @@ local VALUES = { "rmse", "mae", "label", "prediction", "calibration" }
 
 metrics.better = BETTER
 
+--- Metrics of ranks, which need a group.
+metrics.ranked = RANKED
+
 --- The names of the metrics of a result.
 ---@param link integer mr_link, how scores are read
 ---@param grouped any whether there are groups
@@ -162,6 +165,7 @@ function Metrics:add(logits, label, n, weight)
   end
   if self.slice then
     if self.values and not self.names then self.names = names_of(self, batch) end
+    self.numbers = not batch.schema -- keys are those of the data
     err.check(C.mr_slices_add(self.slices, keys_of(self, batch, self.slice), scores, c.label, c.weight,
       batch.c.n))
   end
@@ -181,6 +185,7 @@ local function slices_of(self)
     local r = result(score, self.link)
     r.key = ("%016x"):format(key[0])
     r.value = self.names and self.names[tostring(key[0])] or nil
+    if self.numbers then r.value = tostring(key[0]):match "%d+" end
     list[i + 1] = r
   end
   table.sort(list, function(a, b)

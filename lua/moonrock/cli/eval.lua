@@ -18,6 +18,7 @@ function eval.run(args)
   local C = require "moonrock.ffi"
   local began = C.mr_clock()
   local model, files = options.reopen(args)
+  options.check_metrics(args, model)
   local batches = model.data:batches(files, { size = args.batch or 4096, epochs = 1,
     shuffle = false, bad_lines = args.bad_lines })
   local bad = options.count_bad(batches)

@@ -505,6 +505,24 @@ function options.files(list, part)
   return #list == 1 and list[1] or list
 end
 
+--- Ends the command if metrics are asked for that the model, or the command line, does not give.
+---@param args table
+---@param model table
+function options.check_metrics(args, model)
+  local metrics = require "moonrock.metrics"
+  local ranked, known = {}, {}
+  for _, name in ipairs(metrics.ranked) do ranked[name] = true end
+  for _, name in ipairs(metrics.of(model.objective.link, true)) do known[name] = true end
+  for _, name in ipairs(args.metrics or {}) do
+    if ranked[name] and not args.group then options.usage("--metrics %s: needs --group FIELD", name) end
+    if not known[name] then
+      options.usage("--metrics %s: model %s has the loss %s; it has %s", name, model.name, model.loss_name,
+        table.concat(metrics.of(model.objective.link, args.group), ", "))
+    end
+  end
+  if args.k and not args.group then options.usage("--k %d: needs --group FIELD", args.k) end
+end
+
 -- ---- what eval and predict read and write -----------------------------------------------------
 
 --- What is read: --data, or the schema's test files, or standard input.

@@ -33,7 +33,7 @@ function output.metrics(r, names)
   local function add(list)
     for _, name in ipairs(list) do
       local x = r[name]
-      if x and x == x then words[#words + 1] = ("%s %.4f"):format(name, x) end
+      if x then words[#words + 1] = x == x and ("%s %.4f"):format(name, x) or name .. " undefined" end
     end
   end
   add(names or METRICS)
