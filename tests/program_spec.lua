@@ -304,6 +304,19 @@ describe("help", function()
     end)
   end
 
+  it("fits a terminal of 80 columns, of every command", function()
+    local commands = { "" }
+    for name in pairs(require("moonrock.cli").commands) do commands[#commands + 1] = name .. " " end
+    assert.is_true(#commands > 10)
+    for _, command in ipairs(commands) do
+      local status, out = run(("%s %s--help"):format(quote(shell.program), command))
+      assert.equal(0, status, command)
+      for line in out:gmatch "[^\n]+" do
+        assert(#line <= 80, ("%s--help: %d columns: %s"):format(command, #line, line))
+      end
+    end
+  end)
+
   it("of --version is a number", function()
     local status, out = moonrock("--version")
     assert.equal(0, status)

@@ -30,7 +30,7 @@ end
 
 local function make_parser(name)
   local parser = argparse("moonrock " .. name)
-  parser:help_max_width(88)
+  parser:help_max_width(80)
   parser._options[1]:description "Show this help and exit."
   parser.error = function(self, message) options.usage("%s", usage_message(self, message)) end
   return parser
@@ -43,11 +43,11 @@ Usage: moonrock SCRIPT.lua [ARG...]     run a script ("-": from standard input)
        moonrock COMMAND [OPTION...]
 
 Commands:
-  train MODEL --store DIR    train a model on files; a store that exists is resumed
+  train MODEL --store DIR    train a model on files; one that exists is resumed
   eval --store DIR           the quality of a store's model on labelled data
   predict --store DIR        one probability for each line of data
   learn MODEL --source FILE --store DIR
-                             learn from a stream: score each batch, then learn from it
+                             learn from a stream: score each batch, then learn it
   info --store DIR           what a store holds
   verify --store DIR         read all of a store, and name what is wrong
   export --store DIR --out FILE
@@ -57,12 +57,24 @@ Commands:
   checkpoint --store DIR --out DIR
                              copy a store, also while it is trained
 
-moonrock COMMAND --help explains the options. MODEL is one of %s, or a Lua file.
+moonrock COMMAND --help explains the options. MODEL is a Lua file, or one of
+%s.
 
 Environment:
-  MOONROCK_LUA=DIR           use the Lua library of a checkout, not the one inside
+  MOONROCK_LUA=DIR           use the Lua library of a checkout
   MOONROCK_DEBUG=1           show a traceback when a command fails
 ]]
+
+-- Words in lines of at most `width` characters.
+local function wrap(words, width)
+  local lines = { "" }
+  for _, word in ipairs(words) do
+    local line = lines[#lines]
+    if line ~= "" and #line + 1 + #word > width then lines[#lines + 1] = word
+    else lines[#lines] = line == "" and word or line .. " " .. word end
+  end
+  return table.concat(lines, "\n")
+end
 
 -- Names the option in what its converter says of a wrong value.
 local function name_values(parser)
@@ -138,7 +150,9 @@ end
 function cli.main(words)
   local name = words[1]
   if name == "--help" or name == "-h" or name == "help" then
-    io.write(HELP:format(table.concat(options.models(), ", ")))
+    local models = {}
+    for word in table.concat(options.models(), ", "):gmatch "%S+" do models[#models + 1] = word end
+    io.write(HELP:format(wrap(models, 78)))
     return 0
   elseif name == "--version" or name == "-v" then
     local C = require "moonrock.ffi"
