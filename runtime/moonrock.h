@@ -622,9 +622,10 @@ int mr_store_digest(mr_store *s, char *hex);
 /* Counts the rows of a table, by number, by reading them; -1. */
 double mr_store_rows(mr_store *s, uint32_t table);
 
-/* Of the last commit: "commit" (number), "step", "time" (seconds since 1970). Of the database:
- * "bytes" on disk, "level0" files, "compacting": 0 when no compaction is left to do, "errors" in the background, "blocks": bytes of the block cache.
- * "waited": seconds that commits waited for compaction. -1: not known. */
+/* Of the last commit: "commit" (number), "step", "time" (seconds since 1970). Of the database: "bytes" and
+ * "files" of rows and records, "level0" files, "compacting": 0 when no compaction is left to do, "errors" in
+ * the background, "blocks": bytes of the block cache. "disk": bytes that the directory takes, states kept by
+ * name included. "waited": seconds that commits waited for compaction. -1: not known. */
 double mr_store_number(mr_store *s, const char *what);
 
 /* The directory of the database in use, within the store's. Owned by the store. */

@@ -1,5 +1,6 @@
 /* rows.c - reading from a store: named records, single rows, and scans, which are ascending by key, with
  * checksums verified, and leave the block cache alone. */
+#include <ftw.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -442,6 +443,28 @@ static double property(mr_store *s, const char *name)
     return value;
 }
 
+static double database_files(mr_store *s)
+{
+    pthread_rwlock_rdlock(&s->using);
+    const rocksdb_livefiles_t *files = s->base.db ? rocksdb_livefiles(s->base.db) : NULL;
+    pthread_rwlock_unlock(&s->using);
+    int n = files ? rocksdb_livefiles_count(files) : -1;
+    if (files)
+        rocksdb_livefiles_destroy(files);
+    return n;
+}
+
+static _Thread_local double disk;
+
+/* A file of several names counts in parts: once, if all of them are in the store. */
+static int add_disk(const char *path, const struct stat *st, int kind, struct FTW *at)
+{
+    (void)path, (void)at;
+    if (kind == FTW_F)
+        disk += (double)st->st_blocks * 512 / (double)(st->st_nlink ? st->st_nlink : 1);
+    return 0;
+}
+
 double mr_store_number(mr_store *s, const char *what)
 {
     GIVEN(s && what, -1);
@@ -455,6 +478,12 @@ double mr_store_number(mr_store *s, const char *what)
         return s->waited;
     if (!strcmp(what, "bytes"))
         return property(s, "rocksdb.live-sst-files-size");
+    if (!strcmp(what, "files"))
+        return database_files(s);
+    if (!strcmp(what, "disk")) {
+        disk = 0;
+        return nftw(s->dir, add_disk, 16, FTW_PHYS) ? -1 : disk;
+    }
     if (!strcmp(what, "level0"))
         return property(s, "rocksdb.num-files-at-level0");
     if (!strcmp(what, "compacting"))

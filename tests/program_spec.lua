@@ -324,6 +324,27 @@ describe("help", function()
   end)
 end)
 
+describe("moonrock info", function()
+  it("shows dates, whole numbers and the store's own sizes, in 80 columns", function()
+    local store = dir .. "/shown"
+    assert.equal(0, (moonrock("train", "deepfm", "--schema", "census", "--store", store, "--patience", "1", "--valid",
+      "0.1", "--epochs", "1", "--seed", "1000000000000000")))
+    local status, out = moonrock("info", "--store", store)
+    assert.equal(0, status)
+    assert.truthy(out:find("\nseed +1000000000000000\n"), out)
+    assert.truthy(out:find("time +" .. os.date "%Y" .. "%-%d%d%-%d%d %d%d:%d%d:%d%d\n"), out)
+    assert.truthy(out:find("\nsize +[%d ]+ bytes in [%d ]+ files; the directory takes [%d ]+ bytes"), out)
+    assert.truthy(out:find("\nkept\n +best +step %d+, " .. os.date "%Y"), out)
+    assert.is_nil(out:find("memory", 1, true))
+    assert.is_nil(out:find("%de%+"))
+    for line in out:gmatch "[^\n]+" do assert(#line <= 80, line) end
+    local told = require("dkjson").decode((select(2, moonrock("info", "--store", store, "--json"))))
+    assert.is_true(told.files > 0 and told.bytes > 0 and told.disk >= told.bytes)
+    assert.equal("best", told.kept[1].name)
+    assert.is_truthy(told.memory.limit)
+  end)
+end)
+
 describe("the prompt", function()
   local function type_in(lines)
     local command = quote(shell.program)

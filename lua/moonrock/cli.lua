@@ -47,7 +47,7 @@ Commands:
   eval --store DIR           the quality of a store's model on labelled data
   predict --store DIR        one probability for each line of data
   learn MODEL --source FILE --store DIR
-                             learn from a stream: score each batch, then learn it
+                             learn from a stream, each batch after it is scored
   info --store DIR           what a store holds
   verify --store DIR         read all of a store, and name what is wrong
   export --store DIR --out FILE

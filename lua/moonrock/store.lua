@@ -173,13 +173,16 @@ function Store:digest()
   return ffi.string(hex)
 end
 
---- Number, step and time of the last commit, bytes on disk, the database's directory.
+--- Number, step and time of the last commit; bytes and files of the database, bytes that the directory takes
+--- on disk, the database's directory.
 ---@return table
 function Store:info()
   return {
     commit = { number = C.mr_store_number(self.c, "commit"), step = C.mr_store_number(self.c, "step"),
       time = C.mr_store_number(self.c, "time") },
-    bytes = C.mr_store_number(self.c, "bytes"), database = ffi.string(err.check(C.mr_store_database(self.c))),
+    bytes = C.mr_store_number(self.c, "bytes"), files = C.mr_store_number(self.c, "files"),
+    disk = math.floor(C.mr_store_number(self.c, "disk")),
+    database = ffi.string(err.check(C.mr_store_database(self.c))),
   }
 end
 
