@@ -151,7 +151,7 @@ static int begins_with_text(const char *at, size_t len)
 {
     const char *end = memchr(at, '\n', len);
     for (const char *p = at; end && p < end; p++)
-        if ((unsigned char)*p < ' ' && *p != '\t' && *p != '\r')
+        if (!*p || ((unsigned char)*p >= 14 && (unsigned char)*p < ' '))
             return 0;
     return end != NULL;
 }
@@ -177,7 +177,7 @@ static int first_bytes(scan *s, int *bin)
     *bin = known_bin;
     if (signature_check(name, at, MIN(have, (size_t)SIGNATURE_LEN), 0))
         return -1;
-    if (!s->parser && !o->schema && !begins_with_text(at, have))
+    if (!s->parser && !o->schema && memchr(at, 0, have))
         *bin = looks_bin(o, at, have, source_plain_size(s->source));
     if (*bin)
         return SCAN_MORE;

@@ -78,6 +78,21 @@ describe("a separator", function()
     cells(schema(fields, { separator = "blanks" }), fields, "y  a b\n1 u  v\n", { { "u", "v" } })
   end)
 
+  it("may be a control character, as Hive's, of a pipe that stays open, too", function()
+    cells(schema(fields, { separator = "\1", columns = { "y", "a", "b" } }), fields, "1\1u\1v\n", { { "u", "v" } })
+    file("hive.lua", [[
+      local mr = require "moonrock"
+      local s = mr.schema { label = "y", separator = "\1", columns = { "y", "a" }, fields = { mr.category "a" } }
+      for batch in s:batches("-", { max_wait = 0 }) do
+        print(batch.n)
+        io.flush()
+      end]])
+    local status, out, errors = shell.run(("cd %s && mkfifo go && exec 9<>go && (printf '1\\001u\\n'; read x <&9; "
+      .. "printf '0\\001v\\n') | %s hive.lua | while read line; do echo $line; echo >&9; done")
+      :format(shell.quote(dir), shell.quote(PROGRAM)))
+    assert.same({ 0, "1\n1\n", "" }, { status, out, errors })
+  end)
+
   it("is refused where it cannot be one", function()
     for _, separator in ipairs { "", "a\nb", '"', ("x"):rep(17) } do
       assert.truthy(problem(schema, fields, { separator = separator }):find 'schema "s": separator')
