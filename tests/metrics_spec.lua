@@ -419,7 +419,8 @@ describe("mr.metrics with groups", function()
     assert.equal(3, #slices)
     for i, slice in ipairs(slices) do
       local part = parts[tonumber(slice.key, 16)]
-      slice.key = nil
+      assert.equal(("%d"):format(tonumber(slice.key, 16)), slice.value)
+      slice.key, slice.value = nil, nil
       assert.same(metrics_of(part[1], part[2], part[3]), slice)
       assert.is_true(i == 1 or slices[i - 1].rows >= slice.rows)
     end
