@@ -154,6 +154,8 @@ function Definition:__call(options)
       m.kept = m.kept_text and json.decode(m.kept_text)
       m.described = m.kept_text
       if m.kept and options.seed == nil then m.seed = m.kept.seed end
+      local data = m.data and m.data ~= m.schema and not m.data.fields and (m.kept or {}).data
+      if data then m.data.fields = data.fields end
       for _, name in ipairs(m.kept and ROW_OPTIONS or {}) do -- those of the store go on to hold
         if opt[name] == nil then opt[name] = (m.kept.options or {})[name] end
       end

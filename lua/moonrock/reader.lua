@@ -232,8 +232,40 @@ function Data:__tostring()
     type(files) == "table" and table.concat(files, ", ") or files)
 end
 
---- Number of fields of a sample; 0 where samples are sets of keys.
-function Data:fields_count() return self.fields or 0 end
+local counted
+
+--- Number of fields of a sample, which libffm's entries name; 0 where samples are sets of keys.
+function Data:fields_count()
+  if not self.fields and self.files and (not self.format or self.format == "libffm") then
+    self.fields = counted(self)
+  end
+  return self.fields or 0
+end
+
+-- The number of fields that the entries of files name, by a pass over them; nil where they name none, or can
+-- be read only once.
+function counted(data)
+  local files = type(data.files) == "string" and { data.files } or data.files
+  for _, path in ipairs(files) do
+    local kind = C.mr_path_kind(path)
+    if kind == C.MR_PATH_ONCE or kind < 0 then return nil end
+  end
+  local most = -1
+  local batches = reader.open(files, { size = 4096, epochs = 1, labels = false, bad_lines = "skip" },
+    { format = data.format, fields = 65535 })
+  local ok = pcall(function() -- of libsvm every line is a bad one
+    for batch in batches do
+      local c = batch.c
+      if c.field == nil then break end
+      for e = 0, c.entries - 1 do
+        if c.field[e] > most then most = c.field[e] end
+      end
+    end
+  end)
+  batches:close()
+  if not ok then return nil end
+  return most >= 0 and most + 1 or nil
+end
 
 --- What a store keeps of it: mr.data makes the same of that.
 ---@private

@@ -168,7 +168,8 @@ DECLARE = {
   format = function(p)
     p:option("--format", "Format of the data: " .. table.concat(FORMATS, ", ")
       .. ". Found from the file where it can be."):argname "FORMAT":convert(one_of(FORMATS))
-    p:option("--fields", "Fields of a sample, in the bin and libsvm formats."):argname "N":convert(count)
+    p:option("--fields", "Fields of a sample, in the bin and libsvm formats; those of libffm are "
+      .. "counted in files."):argname "N":convert(count)
   end,
   normalize = function(p)
     p:option("--normalize", "Divide the values of libsvm, libffm and libfm data by the norm of their sample, "
@@ -351,7 +352,8 @@ end
 --- The data of a command line without a schema, whose fields have scales of their own.
 function options.of_data(args, schema)
   if not schema then
-    return require("moonrock").data { format = args.format, fields = args.fields, normalize = args.normalize }
+    return require("moonrock").data { files = args.data and #args.data > 0 and args.data or nil,
+      format = args.format, fields = args.fields, normalize = args.normalize }
   end
   if args.normalize then
     options.usage("--normalize %s: is for libsvm, libffm and libfm data; numbers of a schema have a scale of "
