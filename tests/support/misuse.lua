@@ -173,7 +173,7 @@ group("models", {
   { "a seed that is none", "new { seed = {} }", "" },
   { "a schedule that is none", "new { schedule = {} }", "" },
   { "an optimizer that is none", "new { optim = 5 }", "expected an optimizer" },
-  { "a rate that is none", "new { lr = {} }", "lr is a table" },
+  { "a rate that is none", "new { lr = {} }", "lr is" },
   { "a loss that is none", "new { loss = 5 }", "loss" },
   { "scale_lr of nothing", "new():scale_lr()", "" },
   { "tapes freed by hand", "local m = new() m.train_tape:free() m(batches()())", "tapes" },
