@@ -23,6 +23,6 @@ return mr.model("deepfm", function(m, opt)
     local r = row(x)
     return bias + r.w:sum() + mr.fm(r.v) + deep(r.v:fields())
   end
-end, { optim = mr.optim.adagrad { lr = 0.05 },
+end, { optim = mr.optim.adagrad { lr = 0.03, init = 2e-4 },
   options = { dim = "count", hidden = "counts", dropout = "rate", batch_norm = "boolean", init = "from 0",
     linear = "optimizer", factors = "optimizer", dense = DENSE } })

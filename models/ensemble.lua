@@ -32,7 +32,7 @@ return mr.model("ensemble", function(m, opt)
     end
     return loss
   end
-end, { optim = mr.optim.adagrad { lr = 0.05 }, options = function(opt)
+end, { optim = mr.optim.adagrad { lr = 0.03, init = 2e-4 }, options = function(opt)
   local kinds = { of = "text", members = "count" }
   local of = type(opt.of) == "string" and opt.of or "deepfm"
   for name, kind in pairs(mr.find(of).settings.options or {}) do kinds[name] = kind end

@@ -16,5 +16,5 @@ return mr.model("ffm", function(m, opt)
     local r = row(x)
     return bias + r.w:sum() + mr.ffm(r.v, fields)
   end
-end, { optim = mr.optim.adagrad { lr = 0.05 },
+end, { optim = mr.optim.adagrad { lr = 0.05, init = 2e-4 },
   options = { dim = "count", init = "from 0", linear = "optimizer", factors = "optimizer" } })

@@ -13,5 +13,5 @@ return mr.model("fm", function(m, opt)
     local r = row(x)               -- one pull per distinct key
     return bias + r.w:sum() + mr.fm(r.v)
   end
-end, { optim = mr.optim.adagrad { lr = 0.05 },
+end, { optim = mr.optim.adagrad { lr = 0.03, init = 2e-4 },
   options = { dim = "count", init = "from 0", linear = "optimizer", factors = "optimizer" } })

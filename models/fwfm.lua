@@ -22,5 +22,5 @@ return mr.model("fwfm", function(m, opt)
     local v = row(x).v:fields()
     return bias + linear(v) + mr.fwfm(v, r)
   end
-end, { optim = mr.optim.adagrad { lr = 0.05 },
+end, { optim = mr.optim.adagrad { lr = 0.01 },
   options = { dim = "count", init = "from 0", factors = "optimizer", dense = DENSE } })

@@ -25,7 +25,7 @@ local RULES = {
   rmsprop = { kind = C.MR_RMSPROP, lr = 0.01, l2 = 0, beta2 = 0.99, eps = 1e-8, momentum = 0 },
   centered_rmsprop = { kind = C.MR_CENTERED_RMSPROP, lr = 0.01, l2 = 0, beta2 = 0.99, eps = 1e-8,
     momentum = 0 },
-  ftrl = { kind = C.MR_FTRL, lr = 0.1, l1 = 0, l2 = 0, group = 0, beta = 1 },
+  ftrl = { kind = C.MR_FTRL, lr = 0.1, l1 = 0, l2 = 0, group = 0, beta = 0.01 },
 }
 
 -- Where l2 and decay work: "touched": on the rows of the batch; "table": on every row in each step.

@@ -72,7 +72,7 @@ end
 
 -- ---- the options of fit -------------------------------------------------------------------------
 
-local DEFAULTS = { epochs = 1, size = 256, shuffle = true, monitor = "auc", accumulate = 1,
+local DEFAULTS = { epochs = 1, size = 64, shuffle = true, monitor = "auc", accumulate = 1,
   on_nan = "stop", correction = "shift" }
 
 -- What each is: a type; words, one of which it is; "count" is a whole number from 1, "any" is checked

@@ -14,7 +14,7 @@ function train.declare(p)
   p:option("--valid", "Validation data: a file, or a fraction such as 0.1 of the training data.")
     :argname "FILE|X"
   p:option("--test", "Test data, scored at the end."):argname "FILE"
-  options.declare(p, { "schema", "format", "normalize", { "batch", "256" } })
+  options.declare(p, { "schema", "format", "normalize", { "batch", "64" } })
   p:option("--epochs", "Passes over the data, counted over the whole run (the schema's, or 1).")
     :argname "N":convert(options.count)
   p:option("--patience", "Stop after so many epochs without a better validation, and restore the "
