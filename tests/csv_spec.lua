@@ -64,6 +64,7 @@ describe("a separator", function()
     cells(schema(fields, o), fields, "1::u::v\n0::x:y::z\n0::p:::q\n",
       { { "u", "v" }, { "x:y", "z" }, { "p", ":q" } })
     cells(schema(fields, o), fields, '1::"u::v"::"w""x"\n', { { "u::v", 'w"x' } })
+    cells(schema(fields, o), fields, '1::"u\nx"::"w"\n', { { "u\nx", "w" } })
     cells(schema(fields, { separator = " | " }), fields, "y | a | b\n1 | u v | w\n", { { "u v", "w" } })
     assert.equal('data.csv:1: expected 3 cells, one for each column of schema "s", found 4',
       problem(read, schema(fields, o), "1::u::v::w\n"))
@@ -258,6 +259,7 @@ describe("weights", function()
       problem(read, weighted(), "c,y,w\nu,1,\n"))
     local s = schema({ "c", "w" }, { weight = "w" })
     assert.truthy(problem(read, s, "c\nu\n", unlabelled):find('no column "w"', 1, true)) -- a field, too
+    assert.truthy(problem(read, schema { "c", "y" }, "c\nu\n", unlabelled):find('no column "y"', 1, true))
   end)
 
   it("do not change what predict says", function()
