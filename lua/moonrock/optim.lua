@@ -237,6 +237,7 @@ end
 ---@param o table|string|nil nil: the given one
 ---@param base table|string see optim.of
 ---@return table
+---@private
 function optim.over(o, base)
   base = optim.of(base)
   if o == nil then return base end

@@ -283,6 +283,7 @@ end
 
 --- Takes the files that a store keeps in the place of those beside a schema that has no place any more.
 ---@param parts table<string, string>
+---@private
 function Schema:found(parts)
   for part, file in pairs(parts) do
     if exists(file) or not self.parts[part] or not exists(self.parts[part]) then self.parts[part] = file end
