@@ -62,6 +62,16 @@ int mr_batch_draw(mr_batch *b, uint64_t seed, double epoch, double rate)
     return n;
 }
 
+double mr_batch_weight(const mr_batch *b)
+{
+    double sum = 0;
+    if (!b->weight)
+        return b->n;
+    for (int32_t s = 0; s < b->n; s++)
+        sum += (double)b->weight[s];
+    return sum;
+}
+
 int mr_batch_weigh(mr_batch *b, double negative, double positive, float *weight)
 {
     GIVEN(b && weight, -1);

@@ -138,6 +138,9 @@ int mr_batch_draw(mr_batch *b, uint64_t seed, double epoch, double rate);
  * batch's and is the caller's. */
 int mr_batch_weigh(mr_batch *b, double negative, double positive, float *weight);
 
+/* The sum of its sample weights: n without any. */
+double mr_batch_weight(const mr_batch *b);
+
 /* ---- data: scales of values -------------------------------------------------------- */
 
 /* What a model divides the values of data without a schema by; formulas: runtime/normalize.c. */
@@ -263,6 +266,33 @@ const char *mr_schema_unfitted(const mr_schema *s);
 const char *mr_schema_statistics(mr_schema *s);
 int mr_schema_restore(mr_schema *s, const char *statistics);
 
+/* ---- data: files ------------------------------------------------------------------- */
+
+/* A file, and what tells it from others. */
+typedef struct mr_file {
+    const char *name;  /* as it was given, or found in a directory that was */
+    const char *path;  /* absolute, without links; of no file: the name */
+    double size;       /* bytes; -1: what can be read once, as a pipe */
+    double changed;    /* when it was last written to, in seconds since 1970 */
+    char identity[48]; /* kept when it is renamed, truncated or appended to; "": not known */
+} mr_file;
+
+typedef struct mr_files mr_files;
+
+/* The files that a list of paths stands for, in the order in which a reader takes them. grows: the
+ * last may be empty yet. NULL where one cannot be read. */
+mr_files *mr_files_find(const char *const *paths, size_t n, int grows);
+
+/* The files beside one whose names begin with its name: those that it may have been renamed to. */
+mr_files *mr_files_beside(const char *path);
+void mr_files_free(mr_files *f);
+size_t mr_files_count(const mr_files *f);
+const mr_file *mr_files_get(const mr_files *f, size_t i); /* owned by f */
+
+/* Hash of the first and the last 64 KiB of the first `bytes` bytes of a file, into hex [17]: 1; 0 when
+ * it is not there or has fewer; or -1. */
+int mr_file_hash(const char *path, double bytes, char *hex);
+
 /* ---- data: readers ----------------------------------------------------------------- */
 
 typedef enum mr_task { MR_REGRESSION, MR_BINARY } mr_task;
@@ -279,6 +309,8 @@ typedef struct mr_reader_options {
                                  standard input. What can be read only once, if it is the only
                                  file, is taken to start at `from` */
     size_t files_n;
+    const double *sizes; /* [files_n] bytes of each that are read, though it may have grown; 0: all;
+                            or NULL */
     const char *format;  /* libsvm, libffm, libfm, csv, tsv, bin; NULL: found out */
     mr_schema *schema;   /* csv and tsv; else NULL */
     int32_t fields;      /* libsvm, libfm, bin: the j-th entry is of field j, and there are this
@@ -338,6 +370,9 @@ const char *mr_reader_where(mr_reader *r, int i);
 /* How far the batches that were given out have come in all epochs, from 0 to 1, by their
  * records; -1: not known. */
 double mr_reader_progress(const mr_reader *r);
+
+/* How many records the options' files have, or -1. */
+int64_t mr_records_count(const mr_reader_options *options);
 
 /* Fits what a schema needs fitted over all records of the options' files (its part of them),
  * on the calling thread, in order: the same at any time. */
@@ -535,7 +570,8 @@ int mr_table_half(const mr_table *t, int c);
 typedef enum mr_store_mode {
     MR_STORE_READ,   /* writes nothing, and sees the last commit at the time it was opened */
     MR_STORE_WRITE,  /* it must exist */
-    MR_STORE_CREATE, /* made, with the directories above it, if it does not */
+    MR_STORE_CREATE, /* made, with the directories above it, if it does not; unless something is
+                        committed to it, it is gone again when it is closed */
     MR_STORE_FOLLOW  /* writes nothing, and sees later commits once it asks for them */
 } mr_store_mode;
 
@@ -616,7 +652,7 @@ int mr_store_shrink(mr_store *s, mr_shrink *what, size_t n, int dry_run);
  * goes on to write. A crash leaves no part of a copy under that name. */
 int mr_store_copy(mr_store *s, const char *dir);
 
-/* XXH3-128 of all rows and named records, in the order of keys: 32 digits and a zero. */
+/* XXH3-128 of all rows and named records but "data_sets", in the order of keys: 32 digits and a zero. */
 int mr_store_digest(mr_store *s, char *hex);
 
 /* Counts the rows of a table, by number, by reading them; -1. */

@@ -408,12 +408,8 @@ static int seek_bytes(scan *s, int64_t to)
     return 0;
 }
 
-int scan_skip(scan *s, int64_t to)
+static int skip(scan *s, int64_t to)
 {
-    if (source_once(s->source)) {
-        s->record = to;
-        return SCAN_MORE;
-    }
     while (s->record < to) {
         span x;
         int rc;
@@ -438,6 +434,39 @@ int scan_skip(scan *s, int64_t to)
         pass(s, &x);
     }
     return SCAN_MORE;
+}
+
+int scan_skip(scan *s, int64_t to)
+{
+    if (source_once(s->source)) {
+        s->record = to;
+        return SCAN_MORE;
+    }
+    source_follow(s->source, 0); /* what is skipped is there */
+    int rc = skip(s, to);
+    source_follow(s->source, s->options.follow);
+    if (s->options.follow && rc == SCAN_MORE)
+        s->file_end = 0;
+    if (s->options.stream && rc == SCAN_END && s->record < to)
+        return fail(
+            "%s: has %lld records, and the position in it is behind %lld: it is shorter than "
+            "it was. --from start goes on with what it has now",
+            source_name(s->source), (long long)s->record, (long long)to);
+    return rc;
+}
+
+int64_t mr_records_count(const mr_reader_options *options)
+{
+    enum { ALL = 40 }; /* bits: more records than there can be */
+    scan s;
+    int rc = scan_open(&s, options, NULL, NULL);
+    if (!rc)
+        rc = skip(&s, (int64_t)1 << ALL);
+    int64_t n = s.record;
+    if (rc == SCAN_STOPPED || rc == SCAN_WAITED)
+        rc = fail("reader: interrupted while records were counted");
+    scan_close(&s);
+    return rc < 0 ? -1 : n;
 }
 
 /* ---- the whole --------------------------------------------------------------------------- */
@@ -473,6 +502,8 @@ int scan_open(scan *s, const mr_reader_options *o, fit *f, const atomic_int *sto
         return -1;
     if (!(s->source = source_open(o->files, o->files_n, o->follow, stop)))
         return -1;
+    if (o->sizes)
+        source_limit(s->source, o->sizes, o->files_n);
     s->room = FIRST_ROOM;
     if (!(s->buffer = memory_new(s->room)))
         return -1;

@@ -38,7 +38,7 @@ void scan_close(scan *s);
 int scan_rewind(scan *s);
 
 /* Goes on to record `to` of the epoch without parsing what is before. SCAN_END if there are
- * fewer. Standard input is not read: it is taken to start there. */
+ * fewer, in a stream an error. Standard input is not read: it is taken to start there. */
 int scan_skip(scan *s, int64_t to);
 
 /* Parses up to n records into `out`. */

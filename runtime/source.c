@@ -24,7 +24,8 @@ enum { RAW = 256 << 10, POLL_MS = 20 };
 
 typedef struct file {
     char *name;
-    double size; /* bytes, -1: not known */
+    double size;  /* bytes, -1: not known */
+    double limit; /* bytes that are read, 0: all */
     int regular;
 } file;
 
@@ -248,6 +249,29 @@ const char *source_first(const source *s)
     return s->files[0].name;
 }
 
+size_t source_count(const source *s)
+{
+    return s->n;
+}
+
+const char *source_path(const source *s, size_t file)
+{
+    return s->files[file].name;
+}
+
+void source_limit(source *s, const double *sizes, size_t n)
+{
+    for (size_t i = 0; i < MIN(n, s->n); i++)
+        if (sizes[i] > 0 && s->files[i].size > sizes[i])
+            s->files[i].limit = s->files[i].size = sizes[i];
+}
+
+void source_follow(source *s, int on)
+{
+    s->follow = on;
+    s->at_end = 0;
+}
+
 size_t source_file(const source *s)
 {
     return s->next ? s->next - 1 : 0;
@@ -328,10 +352,32 @@ static int following(const source *s)
     return s->follow && s->next == s->n && s->files[s->next - 1].regular;
 }
 
+/* Whether a followed file that was read to its end now has another one in its place, which was begun:
+ * 0 no, 1 yes, -1 it has shrunk. */
+static int replaced(const source *s)
+{
+    struct stat open, named;
+    if (fstat(s->fd, &open))
+        return 0;
+    if ((double)open.st_size < s->offset)
+        return fail(
+            "%s: has shrunk to %.0f bytes, %.0f were read already: it was truncated, and what "
+            "was written to it since the last read is lost here. --from start goes on with "
+            "what it has now",
+            source_name(s), (double)open.st_size, s->offset);
+    return !stat(s->files[s->next - 1].name, &named) && named.st_size > 0 &&
+           (named.st_ino != open.st_ino || named.st_dev != open.st_dev);
+}
+
 /* Stored bytes, waiting for them: > 0, 0 at the end, or a code of source_read. */
 static ssize_t stored(source *s, void *out, size_t len, double until)
 {
-    for (;;) {
+    double limit = s->files[s->next - 1].limit;
+    if (limit > 0 && (double)len > limit - s->offset)
+        len = (size_t)(limit - s->offset);
+    if (!len)
+        return 0;
+    for (int last = 0;;) {
         if (stopped(s))
             return SOURCE_STOPPED;
         if (!s->files[s->next - 1].regular) { /* it may block: look first */
@@ -358,10 +404,14 @@ static ssize_t stored(source *s, void *out, size_t len, double until)
             return fail("%s: at byte %.0f: %s", source_name(s), s->offset, strerror(errno));
         if (!following(s))
             return 0;
-        struct stat st;
-        if (!fstat(s->fd, &st) && (double)st.st_size < s->offset)
-            return fail("%s: has shrunk to %.0f bytes, %.0f were read already", source_name(s),
-                        (double)st.st_size, s->offset);
+        int other = replaced(s);
+        if (other < 0)
+            return -1;
+        if (other && last)
+            return 0;
+        last = other; /* what was written to it until it was replaced comes first */
+        if (other)
+            continue;
         if (until > 0 && mr_clock() >= until)
             return SOURCE_WAITED;
         poll(NULL, 0, POLL_MS);

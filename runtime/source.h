@@ -17,6 +17,16 @@ enum { SOURCE_WAITED = -2, SOURCE_STOPPED = -3 };
 source *source_open(const char *const *files, size_t n, int follow, const atomic_int *stop);
 void source_close(source *s);
 
+/* The files, in order, as they are opened. */
+size_t source_count(const source *s);
+const char *source_path(const source *s, size_t file);
+
+/* Takes sizes[i] bytes as the size of the i-th file (0: what it has), though it may have grown. */
+void source_limit(source *s, const double *sizes, size_t n);
+
+/* Whether the end of the last file is waited at; 0 also takes back that its end was met. */
+void source_follow(source *s, int on);
+
 /* Back to before the first file. -1 if one that can be read only once was opened. */
 int source_rewind(source *s);
 

@@ -123,7 +123,7 @@ static int store_create(mr_store *s)
 {
     char parent[PATH_SIZE], beside[PATH_SIZE], target[PATH_SIZE];
     char *real = realpath(s->dir, NULL); /* an empty directory, perhaps behind a link */
-    int bad = path_make(target, "%s", real ? real : s->dir);
+    int bad = path_make(target, "%s", real ? real : s->dir), existed = real != NULL;
     free(real);
     path_parent(target, parent);
     if (bad || directory_make(parent))
@@ -144,8 +144,10 @@ static int store_create(mr_store *s)
         }
         bad = fail("store %s: could not be made: %s", s->dir, strerror(why));
     }
-    if (!bad)
+    if (!bad) {
+        s->made = existed ? 2 : 1;
         return directory_sync(parent);
+    }
     char why[900];
     snprintf(why, sizeof why, "%s", mr_error());
     tree_remove(beside);
@@ -303,6 +305,15 @@ mr_store *mr_store_open(const char *dir, int mode)
     return s;
 }
 
+/* A store that was made, but never committed to, is no use to anyone. */
+static void unmake(const mr_store *s)
+{
+    char *real = realpath(s->dir, NULL);
+    if (real && !tree_remove(real) && s->made == 2 && mkdir(real, 0777))
+        fail("store %s: its directory could not be made again: %s", s->dir, strerror(errno));
+    free(real);
+}
+
 void mr_store_close(mr_store *s)
 {
     if (!s)
@@ -320,6 +331,8 @@ void mr_store_close(mr_store *s)
     rocksdb_compactionfilter_destroy(s->filter);
     memory_leave(&s->blocks);
     memory_leave(&s->working);
+    if (s->made && !s->last.number)
+        unmake(s);
     if (s->lock >= 0)
         close(s->lock);
     pthread_rwlock_destroy(&s->using);

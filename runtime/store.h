@@ -91,6 +91,7 @@ struct mr_store {
     char dir[PATH_SIZE];
     int mode;
     int lock;               /* descriptor, or -1 */
+    int made;               /* by this opening: 1, 2 in an empty directory that was there */
     commit_mark last;       /* the last commit that COMMIT tells of; database: the one in use */
     commit_mark ahead;      /* number > 0: a commit that the database has, but COMMIT has not yet */
     database base;          /* db NULL after an error: opened again by the next use */

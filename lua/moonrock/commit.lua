@@ -4,6 +4,7 @@ local json = require "dkjson"
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"
 local layout = require "moonrock.layout"
+local position = require "moonrock.position"
 local shrink = require "moonrock.shrink"
 local source = require "moonrock.source"
 local Start = require "moonrock.start"
@@ -104,9 +105,11 @@ local function prepare(m)
       store:put("model", description)
       if m.schema and m.schema.parts then store:put("files", Store.encode(m.schema.parts)) end
     end
-    store:put("state", Store.encode { step = m.step_number, epoch = tonumber(m.position.epoch),
-      sample = tonumber(m.position.sample), fit = m.fit, lr_factor = m.lr_factor,
-      start = m.start and m.start.sums })
+    local state = { step = m.step_number, lr_factor = m.lr_factor, shift = m.shift,
+      start = m.start and m.start.sums }
+    local data_sets = position.save(m, state)
+    if data_sets then store:put("data_sets", Store.encode(data_sets)) end
+    store:put("state", Store.encode(state))
     if m.watch then store:put("watch", m.watch:save()) end
     if m.normalize then m.normalize:save(store, m.described == nil) end
     if m.schema and m.schema.running and m.schema:running() then
@@ -125,6 +128,7 @@ local function write(m, finish)
   local description = prepare(m)
   m.store[finish](m.store, m.step_number)
   m.described = description
+  m.files_changed = nil
   m.committed_at = C.mr_clock()
   m.batches_since = 0
 end
@@ -168,9 +172,10 @@ local function load(m, state)
     if bytes then p:load(bytes) end
   end
   m.step_number = state.step
-  m.position.epoch, m.position.sample = state.epoch, state.sample
+  local data_sets = m.store:get("data_sets")
+  position.load(m, state, data_sets and json.decode(data_sets))
   m.start = (state.start or state.step == 0) and Start.new(m, state.start) or nil
-  m.fit = state.fit or {}
+  m.shift = state.shift
   m.watch_bytes = m.store:get("watch")
   if m.normalize then m.normalize:load(m.store) end
   local statistics = m.schema and m.store:get("statistics")
@@ -193,6 +198,11 @@ local function check_same(m, kept)
   if now.name and before.name and now.name ~= before.name then
     err.raise("store %s: it was made with schema %q, not %q", m.directory, before.name, now.name)
   end
+  local loss, made_with = Store.encode { m.opt.loss or m.loss_name }, Store.encode {
+    kept.options and kept.options.loss or kept.loss }
+  if kept.loss ~= m.loss_name or m.opt.loss and kept.options and kept.options.loss and loss ~= made_with then
+    err.raise("store %s: it was made with the loss %s, not %s", m.directory, kept.loss, m.loss_name)
+  end
   if now.source_text and before.source and now.source_text ~= before.source then
     err.raise("store %s: its schema %q differs from the one given: features would get other keys. "
       .. "Leave --schema out to use the store's, or use another --store", m.directory, now.name)
@@ -207,8 +217,6 @@ function commit.resume(m, options)
   if not kept then
     if m.read_only then err.raise("store %s: holds no model", m.directory) end
     for _, t in ipairs(m.tables) do m.store:load(t) end
-    if m.schema and m.schema.restore and not m.schema:fitted() then return end
-    m:commit()
     return
   end
   check_same(m, kept)

@@ -39,6 +39,23 @@ end
 
 metrics.names = metrics.of(C.MR_LOGIT, true)
 
+local OF_CLASSES = { auc = true, pr_auc = true, ne = true }
+
+--- Why a metric of a result is not defined, or nil.
+---@param result table as of Metrics:result()
+---@param name string
+---@return string|nil
+function metrics.undefined(result, name)
+  local value = result[name]
+  if value ~= nil and value == value then return nil end
+  if result.rows == 0 then return "there are no samples" end
+  if OF_CLASSES[name] and (result.label == 0 or result.label == 1) then
+    return ("all %.0f labels are %d"):format(result.rows, result.label)
+  end
+  if result.groups == 0 then return "no group has both labels" end
+  return ("of %.0f samples with a mean label of %g it is no number"):format(result.rows, result.label)
+end
+
 local DEFAULT_WINDOW, DEFAULT_EVERY = 10000, "10s"
 
 -- The scores of a batch as const float *, after a check that there is one a sample: `logits` is a
@@ -238,11 +255,12 @@ local UNITS = { s = "seconds", second = "seconds", seconds = "seconds", batch = 
 
 -- "10s", "100 batches", "5000 samples" or a number of samples, as number and unit.
 local function period(every)
+  every = tonumber(every) or every
   if type(every) == "number" and every > 0 then return every, "samples" end
   local number, unit = tostring(every):match "^%s*([%d.]+)%s*(%a+)%s*$"
   number, unit = tonumber(number), UNITS[unit]
   if not number or not unit or number <= 0 then
-    err.raise("mr.watch: every is %q, expected as \"10s\", \"100 batches\" or a number of samples",
+    err.raise("mr.watch: every is %q, expected as \"10s\", \"100 batches\" or \"5000 samples\"",
       tostring(every))
   end
   return number, unit
@@ -311,7 +329,7 @@ local function number(x) return x == x and ("%.4f"):format(x) or "-" end
 
 local function words(r)
   if not r.logloss then return "rmse " .. number(r.rmse) end
-  return "logloss " .. number(r.logloss) .. " auc " .. number(r.auc)
+  return ("logloss %s auc %s accuracy %s"):format(number(r.logloss), number(r.auc), number(r.accuracy))
 end
 
 --- One line for people: `rows 120000   last 10000: logloss 0.4512 auc 0.7712   all: ...`.

@@ -11,6 +11,7 @@ local layout = require "moonrock.layout"
 local normalize = require "moonrock.normalize"
 local objective = require "moonrock.objective"
 local optim = require "moonrock.optim"
+local position = require "moonrock.position"
 local Param = require "moonrock.param"
 local schedule = require "moonrock.schedule"
 local kinds = require "moonrock.settings"
@@ -32,7 +33,8 @@ Definition.__index = Definition
 -- Options that are the runtime's; all others are handed to the model's own function as `opt`.
 local OWN = { store = true, schema = true, seed = true, threads = true, memory = true,
   read_only = true, commit_every = true, commit_seconds = true, data = true, on_notice = true,
-  follow = true, allow_drop = true, clock = true, cold = true, detached = true }
+  follow = true, allow_drop = true, clock = true, cold = true, detached = true,
+  command = true }
 
 -- Options of the model's tables and steps, which a store keeps.
 local ROW_OPTIONS = { "ttl", "admit", "max_rows", "precision", unpack(clip.names) }
@@ -136,7 +138,8 @@ function Definition:__call(options)
     clock = options.clock, cold = options.cold, lr_factor = 1, commit_every = options.commit_every,
     commit_seconds = options.commit_seconds or COMMIT_SECONDS, batches_since = 0,
     objective = objective.new("model " .. self.name, opt.loss or self.settings.loss or "bce"),
-    kept = options.detached, notice = options.on_notice or function() end,
+    kept = options.detached, data_sets = {}, command = options.command,
+    notice = options.on_notice or function(text) io.stderr:write("moonrock: ", text, "\n") end,
   }, Model)
   m.loss_name = m.objective.name
   if m.data and not m.data.task and m.objective.link ~= C.MR_LOGIT then -- labels are any numbers
@@ -156,6 +159,14 @@ function Definition:__call(options)
       if m.kept and options.seed == nil then m.seed = m.kept.seed end
       local data = m.data and m.data ~= m.schema and not m.data.fields and (m.kept or {}).data
       if data then m.data.fields = data.fields end
+      if m.kept and opt.loss == nil and (m.kept.options or {}).loss then
+        opt.loss = m.kept.options.loss
+        m.objective = objective.new("model " .. self.name, opt.loss)
+        m.loss_name = m.objective.name
+        if m.data and not m.data.task and m.objective.link ~= C.MR_LOGIT then
+          m.data = setmetatable({ task = "regression" }, { __index = m.data })
+        end
+      end
       for _, name in ipairs(m.kept and ROW_OPTIONS or {}) do -- those of the store go on to hold
         if opt[name] == nil then opt[name] = (m.kept.options or {})[name] end
       end
@@ -310,7 +321,7 @@ function Model:__call(batch)
   end
   if self.normalize then self.normalize:apply(tape.current, batch) end
   local logits = err.call(self.subject, self.forward, batch)
-  local shift = self.fit.shift
+  local shift = self.shift
   if shift and not self.training then return logits + shift end
   return logits or nothing(self)
 end
@@ -472,13 +483,30 @@ function Model:batches(part, options)
   local o = {}
   for name, value in pairs(options or {}) do o[name] = value end
   o.seed = o.seed or self.seed
-  o.from = { epoch = tonumber(self.position.epoch), sample = tonumber(self.position.sample) }
-  if self.schema and not self.schema:fitted() then
-    self.schema:fit { files = part, split = o.split, bad_lines = o.bad_lines }
+  if self.read_only then -- learns nothing, so it begins at the start
+    o.from = nil
+    return self.data:batches(part, o)
   end
-  self.streaming, self.running = false, false
-  commit.write_description(self)
-  return own_iterator(self, self.data:batches(part, o))
+  local parts, reason = position.plan(self, "train", part, o)
+  if reason then self.notice(reason) end
+  if #parts == 1 then
+    position.begin(self, parts[1])
+    return self:part(parts[1], o)
+  end
+  return position.batches(self, parts, function(p) return self:part(p, o) end)
+end
+
+--- The batches of one part of a plan, at which the model is.
+---@private
+function Model:part(p, o)
+  local given = position.reader_options(self, p, o)
+  if p.set.kind == "train" and self.schema and not self.schema:fitted() then
+    self.schema:fit { files = p.files, split = o.split, bad_lines = o.bad_lines }
+  end
+  self.streaming = p.set.kind == "learn"
+  self.running = self.streaming and self.schema and self.schema:run() or false
+  given.running = self.running
+  return own_iterator(self, self.data:batches(p.files, given))
 end
 
 --- The batches of a stream: "-", a file, or one that grows (`follow = true`).
@@ -486,12 +514,23 @@ function Model:stream(from, options)
   local o = {}
   for name, value in pairs(options or {}) do o[name] = value end
   o.epochs, o.stream = 1, true
-  o.from = { epoch = 0, sample = tonumber(self.position.sample) }
-  self.streaming = true
-  self.running = self.schema and self.schema:run()
-  o.running = self.running
-  commit.write_description(self)
-  return own_iterator(self, self.data:batches(from, o))
+  if self.read_only then
+    o.from = nil
+    return self.data:batches(from, o)
+  end
+  local function plan(again)
+    local given = setmetatable({ from = not again and o.from or nil }, { __index = o })
+    if again then given.from = nil end
+    local parts, reason = position.plan(self, "learn", from, given)
+    if #parts > 0 then parts[#parts].follow = o.follow end
+    return parts, reason
+  end
+  local parts, reason = plan()
+  local batches = position.batches(self, parts, function(p) return self:part(p, o) end,
+    function() return plan(true) end)
+  batches.reason = reason
+  if reason and not self.command then self.notice(reason) end
+  return batches
 end
 
 -- What goes to the store and comes from it.
@@ -534,6 +573,7 @@ function Model:info()
     model = self.name, seed = self.seed, step = self.step_number, table_rows = rows, tables = tables,
     params = params, options = commit.options(self), schema = self.schema and self.schema.name or nil,
     position = { epoch = tonumber(self.position.epoch), samples = tonumber(self.position.sample) },
+    data = position.list(self),
   }
   info.memory = memory()
   if self.store then

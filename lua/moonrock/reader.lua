@@ -275,9 +275,12 @@ end
 
 local OPTIONS = { size = true, epochs = true, shuffle = true, window = true, seed = true, from = true,
   split = true, bad_lines = true, follow = true, max_wait = true, memory = true, own = true, labels = true,
-  skip = true, limit = true, bytes = true, stream = true, running = true, task = true }
+  skip = true, limit = true, bytes = true, stream = true, running = true, task = true,
+  sizes = true }
 
-local function window_of(o)
+--- Samples that a reader's options mix: 0 none, -1 all of them.
+---@private
+function reader.window(o)
   local shuffle = o.shuffle
   if shuffle == "full" then return -1 end
   if type(shuffle) == "number" then return shuffle end
@@ -329,14 +332,16 @@ function reader.open(files, options, format)
   c.running = o.running and 1 or 0
   reader.write_split(o.split, c)
   c.epochs = o.epochs or 1
-  c.window = window_of(o)
+  c.window = reader.window(o)
   c.skip, c.limit = o.skip or 0, o.limit or 0
   c.seed = o.seed or 0
   local from = o.from or {}
   c.from.epoch, c.from.sample = from.epoch or 0, from.sample or 0
   c.max_wait = o.max_wait or -1
   c.bytes = o.bytes or 0
-  held = { list, texts }
+  local sizes = o.sizes and ffi.new("double[?]", count, o.sizes)
+  c.sizes = sizes
+  held = { list, texts, sizes }
   local opened = err.check(C.mr_reader_open(c))
   held = nil
   tell_left_out(ffi.string(C.mr_reader_left_out(opened)))
@@ -346,11 +351,16 @@ function reader.open(files, options, format)
   return batch.iterator
 end
 
---- Batches of files, or of those that the data was made with.
-function Data:batches(files, options)
+--- The paths behind a part, or files as they are.
+---@private
+function Data:paths(files)
   if files == nil or files == "train" and self.files then files = self.files end
   if not files then err.raise("mr.data: no files were given") end
-  return reader.open(files, options, self)
+  return files
+end
+
+--- Batches of files, or of those that the data was made with.
+function Data:batches(files, options) return reader.open(self:paths(files), options, self)
 end
 
 --- Raw formats have nothing to fit.

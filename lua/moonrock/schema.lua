@@ -307,6 +307,10 @@ local function files_of(self, part)
   return part
 end
 
+--- The paths behind a part, or files as they are.
+---@private
+function Schema:paths(part) return files_of(self, part) end
+
 --- Fits means, deviations and quantiles over training files, once.
 ---@param options { files?: string|string[], split?: table, bad_lines?: string }
 function Schema:fit(options)

@@ -5,6 +5,7 @@ local clip = require "moonrock.clip"
 local err = require "moonrock.error"
 local metrics = require "moonrock.metrics"
 local normalize = require "moonrock.normalize"
+local position = require "moonrock.position"
 
 local trainer = {}
 
@@ -83,9 +84,18 @@ local OPTIONS = { train = "any", valid = "any", test = "any", epochs = "count", 
   correction = { "shift", "weight", "q" }, on_nan = { "stop", "skip" }, on_event = "function",
   on_data = "function", on_batch = "function", on_step = "function", on_epoch = "function",
   on_validate = "function", bad_lines = { "error", "skip" }, split = "any", memory = "boolean",
-  schedule = "any", clip_norm = "number", clip_each = "number", clip_value = "number", metrics = "table" }
+  schedule = "any", clip_norm = "number", clip_each = "number", clip_value = "number", metrics = "table",
+  from = { "start" } }
 
 local CORRECTION = { shift = "sampled", weight = "weighted", q = "sampled" }
+
+-- Those that `mr.learn` takes as well.
+local LEARN = {}
+for _, name in ipairs { "size", "window", "class_weight", "negative_rate", "correction", "on_nan",
+  "bad_lines", "schedule", "clip_norm", "clip_each", "clip_value", "from", "on_batch" } do
+  LEARN[name] = OPTIONS[name]
+end
+LEARN.max_wait, LEARN.follow, LEARN.every, LEARN.on_line = "number", "boolean", "any", "function"
 
 local function one_of(name, value, words)
   for _, word in ipairs(words) do
@@ -97,8 +107,20 @@ end
 --- Raises if an option of fit is none, or not of its type.
 ---@param name string
 ---@param value any
-function trainer.check_option(name, value)
+---@param learning boolean|nil of mr.learn instead
+function trainer.check_option(name, value, learning)
   local kind = OPTIONS[name]
+  if learning then
+    kind = LEARN[name]
+    if not kind then
+      err.raise(OPTIONS[name] and "mr.learn takes no %s, which is of mr.fit" or "mr.learn has no option %q",
+        tostring(name))
+    end
+    if value == "balanced" and name == "class_weight" then
+      err.raise("mr.learn: class_weight is balanced, which needs a pass over the data; give "
+        .. "{ negative, positive }")
+    end
+  end
   if not kind then err.raise("mr.fit has no option %q", tostring(name)) end
   if kind == "any" then return end
   if type(kind) == "table" then return one_of(name, value, kind) end
@@ -140,6 +162,14 @@ local function options_of(model, given)
   end
   if not o.train then err.raise 'mr.fit: train is missing, expected "train" or files' end
   check_monitor(model, o)
+  trainer.check_classes(model, o)
+  if type(o.split) == "number" then o.split = { fraction = o.split } end
+  return o
+end
+
+--- Raises if what is said of classes makes no sense.
+---@private
+function trainer.check_classes(model, o)
   local rate, classes = o.negative_rate, o.class_weight
   if rate and model.loss_name ~= "bce" or classes and model.objective.link ~= C.MR_LOGIT then
     err.raise("mr.fit: %s is for labels 0 and 1, and model %s has the loss %s",
@@ -153,8 +183,6 @@ local function options_of(model, given)
     err.raise('mr.fit: class_weight is %s, expected { negative, positive } or "balanced"',
       tostring(classes))
   end
-  if type(o.split) == "number" then o.split = { fraction = o.split } end
-  return o
 end
 
 -- The split with the part to read, for a reader.
@@ -175,9 +203,9 @@ trainer.better = better
 -- ---- what is done to a batch before it is learned from --------------------------------------------
 
 -- n / (2 n_c) of both classes, by one pass over the training data.
-local function balanced(model, o)
+local function balanced(model, o, files)
   local meter = metrics.new { loss = "mse" }
-  local batches = model.data:batches(o.train, { size = EVAL_BATCH, bad_lines = o.bad_lines,
+  local batches = model.data:batches(files, { size = EVAL_BATCH, bad_lines = o.bad_lines,
     split = split_of(o, "train") })
   for batch in batches do meter:add(batch.c.label, batch.c.label, batch.n) end
   batches:close()
@@ -189,26 +217,28 @@ local function balanced(model, o)
 end
 
 -- A function that drops negatives of a batch and weights the rest, as the options say; or nil.
-local function preparation(model, o)
+local function preparation(model, o, files)
   local rate, run = o.negative_rate, model.fit
   if not rate and not o.class_weight then return nil end
-  run.class_weight = o.class_weight == "balanced" and (run.class_weight or balanced(model, o)) or nil
+  run.class_weight = o.class_weight == "balanced" and (run.class_weight or balanced(model, o, files)) or nil
   local classes = run.class_weight or o.class_weight or { 1, 1 }
   local negative, positive = classes[1], classes[2]
   if rate and o.correction == "weight" then negative = negative / rate end
   local weighs = negative ~= 1 or positive ~= 1
-  local room, weight, c = 0, nil, nil
+  local room, weight, of, c = 0, nil, nil, nil
   return function(batch)
-    c = c or ffi.cast("mr_batch *", batch.c) -- the reader's one batch
+    if batch ~= of then of, c = batch, ffi.cast("mr_batch *", batch.c) end -- a reader's one batch
     if rate then batch.n = err.check(C.mr_batch_draw(c, model.seed, batch.epoch, rate)) end
     if not weighs then return end
     if batch.n > room then
-      room = math.max(batch.n, o.size)
+      room = math.max(batch.n, o.size or 0)
       weight = ffi.new("float[?]", room)
     end
     err.check(C.mr_batch_weigh(c, negative, positive, weight))
   end
 end
+
+trainer.preparation = preparation
 
 -- ---- the loop ---------------------------------------------------------------------------------
 
@@ -246,28 +276,29 @@ function trainer.fit(model, options)
   if o.schedule then model:set_schedule(o.schedule) end
   local emit = o.on_event or function() end
   local began = C.mr_clock()
-  local run = model.fit
+  local run, rows_before, ended = model.fit, 0, nil
   local stopping = o.valid and o.patience and model.store
-  run.done = run.done or 0
-  run.loss, run.rows = run.loss or 0, run.rows or 0
-  local rows_before = run.rows -- of the epoch under way, in earlier runs
+  local first_step = model.step_number
   local shift = o.negative_rate and math.log(o.negative_rate)
-  run.shift = o.correction == "q" and shift or nil
+  model.shift = o.correction == "q" and shift or nil
   local training_shift = o.correction == "shift" and shift
   model.label_shift = training_shift
   local scale = o.negative_rate and CORRECTION[o.correction] or o.class_weight and "weighted" or nil
 
   local epoch_began = began
   -- Batches of validation or test data, scored.
+  local here -- the part of the plan that is trained
   local function score(files, part)
-    local batches = model.data:batches(files, { size = EVAL_BATCH, epochs = 1, shuffle = false,
-      bad_lines = o.bad_lines, split = part == "valid" and split_of(o, part) or nil })
+    local split = part == "valid" and split_of(o, part) or nil
+    local own = split and here and files == o.train and here or { set = {} } -- held out of what is trained
+    local batches = model.data:batches(own.files or files, { size = EVAL_BATCH, epochs = 1, shuffle = false,
+      bad_lines = o.bad_lines, split = split, sizes = own.sizes, skip = own.set.skip })
     if o.on_data then o.on_data(batches, part) end
     return trainer.evaluate(model, batches, o.metrics)
   end
 
-  local function tell(callback, event)
-    if callback and callback(event) == false then run.finished = true end
+  local function tell(name, event)
+    if o[name] and o[name](event) == false then ended = { why = name, step = model.step_number } end
   end
 
   -- Keeps the state that was just committed if it is the best. One that was committed, but not kept
@@ -285,20 +316,34 @@ function trainer.fit(model, options)
     end
     local value = scores[o.monitor]
     run.valid, run.validated = scores, model.step_number
-    if better(o.monitor, value, run.best) then
+    local undefined = metrics.undefined(scores, o.monitor)
+    if undefined then
+      if run.undefined ~= o.monitor then
+        run.undefined = o.monitor
+        local text = ("%s of %s is not defined: %s; %s%s"):format(o.monitor,
+          type(o.valid) == "string" and o.valid or "the validation data", undefined,
+          model.command and "--set fit.monitor=" or "monitor = ",
+          o.monitor == "logloss" and "auc" or "logloss")
+        model.notice(text)
+        emit { event = "notice", text = text }
+      end
+    elseif better(o.monitor, value, run.best) then
       run.best, run.best_valid, run.waited = value, scores, 0
       run.best_step, run.best_epoch = model.step_number, run.done + 1
     else
       run.waited = (run.waited or 0) + 1
       if o.reduce then model:scale_lr(model.lr_factor * o.reduce) end
-      if o.patience and run.waited >= o.patience then run.finished = true end
+      if o.patience and run.waited >= o.patience then
+        ended = { why = "early", monitor = o.monitor, patience = o.patience, epochs = run.done + 1,
+          step = run.best_step or model.step_number }
+      end
     end
     return scores
   end
 
   local function finish_validation(event)
-    if event.valid then tell(o.on_validate, event) end
-    if event.event == "epoch" then tell(o.on_epoch, event) end
+    if event.valid then tell("on_validate", event) end
+    if event.event == "epoch" then tell("on_epoch", event) end
     if model.store then
       model:commit()
       keep_best()
@@ -311,13 +356,14 @@ function trainer.fit(model, options)
   local function epoch_end(seconds)
     local valid = o.valid and validate() or nil
     run.done = run.done + 1
+    local mean = run.loss / math.max(run.weight > 0 and run.weight or run.rows, 1e-300)
     local event = { event = "epoch", epoch = run.done, steps = model.step_number, rows = run.rows,
       seconds = seconds,
       rows_per_second = seconds > 0 and math.floor((run.rows - rows_before) / seconds) or nil,
-      train = { [loss_key(model)] = run.loss / math.max(run.rows, 1), scale = scale }, valid = valid,
+      train = { [loss_key(model)] = run.rows > 0 and mean or 0, scale = scale }, valid = valid,
       skipped = run.skipped }
-    event.notice = scales:notice(loss_key(model), run.loss / math.max(run.rows, 1))
-    run.loss, run.rows, rows_before = 0, 0, 0
+    event.notice = scales:notice(loss_key(model), run.rows > 0 and mean or 0)
+    run.loss, run.rows, run.weight, rows_before = 0, 0, 0, 0
     finish_validation(event)
     epoch_began = C.mr_clock()
   end
@@ -335,23 +381,18 @@ function trainer.fit(model, options)
   end
 
   model.manual_commits, model.on_nan = true, o.on_nan
-  if tonumber(model.position.epoch) > run.done then
-    epoch_end(0)
-  elseif validation_due() then
-    validate_now()
-  else
-    keep_best()
-  end
+  local reading = { size = o.size, epochs = o.epochs, shuffle = o.shuffle, window = o.window,
+    bad_lines = o.bad_lines, memory = o.memory, split = split_of(o, "train"), own = o.negative_rate ~= nil,
+    seed = model.seed }
 
-  if not run.finished and run.done < o.epochs then
-    local batches = model:batches(o.train, { size = o.size, epochs = o.epochs, shuffle = o.shuffle,
-      window = o.window, bad_lines = o.bad_lines, memory = o.memory, split = split_of(o, "train"),
-      own = o.negative_rate ~= nil })
+  local function learn_part(p)
+    local batches = model:part(p, reading)
     if o.on_data then o.on_data(batches, "train", loss_key(model)) end
-    local prepare = preparation(model, o)
+    local prepare = preparation(model, o, p.files)
     normalize.of_one(model, o.size)
     -- since the last step: batches, samples, the sum of their losses, batches that were dropped
-    local count, rows, loss_sum, skipped = 0, 0, 0, 0
+    local count, rows, weight, loss_sum, skipped = 0, 0, 0, 0, 0
+    local weighted = not model.own_loss
 
     local function learn(batch)
       local logits = model(batch)
@@ -361,11 +402,15 @@ function trainer.fit(model, options)
       if o.accumulate > 1 then loss = loss * batch.n end
       if loss:backward() then
         rows, loss_sum = rows + batch.n, loss_sum + value * batch.n
+        weight = weight + (weighted and C.mr_batch_weight(batch.c) or batch.n)
         scales:add(batch)
       else
         skipped = skipped + 1
       end
-      if o.on_batch then o.on_batch(batch, value, batches) end
+      if o.on_batch then
+        local sum = weighted and C.mr_batch_weight(batch.c) or batch.n
+        o.on_batch(batch, sum > 0 and value * batch.n / sum or value, batches)
+      end
     end
 
     -- One step of all batches since the last, or none if nothing of them is left.
@@ -374,14 +419,14 @@ function trainer.fit(model, options)
         model:skip()
       else
         if o.accumulate > 1 then model:scale_gradients(1 / rows) end
-        if not model:step() then skipped, rows, loss_sum = count, 0, 0 end
+        if not model:step() then skipped, rows, weight, loss_sum = count, 0, 0, 0 end
       end
-      run.loss, run.rows = run.loss + loss_sum, run.rows + rows
+      run.loss, run.rows, run.weight = run.loss + loss_sum, run.rows + rows, run.weight + weight
       if skipped > 0 then run.skipped = (run.skipped or 0) + skipped end
       if o.on_step and rows > 0 and o.on_step(model.step_number, loss_sum / rows) == false then
-        run.finished = true
+        ended = { why = "on_step", step = model.step_number }
       end
-      count, rows, loss_sum, skipped = 0, 0, 0, 0
+      count, rows, weight, loss_sum, skipped = 0, 0, 0, 0, 0
     end
 
     for batch in batches do
@@ -398,26 +443,70 @@ function trainer.fit(model, options)
         elseif model:commit_due() then
           model:commit_behind()
         end
-        if run.finished then break end
+        if ended then break end
         poll_interrupt(model)
       end
     end
     batches:close()
   end
 
-  if stopping and run.best_step and run.best_step ~= model.step_number then
-    model:restore("best")
-    run = model.fit
-    run.finished = true
-    model:commit()
-  elseif model.store and (not run.finished or model.batches_since > 0) then
-    model:commit()
+  -- Trains one part of the plan; returns what there is to say of its end.
+  local function train_part(p)
+    position.begin(model, p)
+    here, run, ended = p, model.fit, nil
+    run.done, run.loss, run.rows = run.done or 0, run.loss or 0, run.rows or 0
+    run.weight = run.weight or run.rows
+    rows_before = run.rows -- of the epoch under way, in earlier runs
+    if run.monitor ~= o.monitor then run.best, run.waited = nil, nil end
+    run.monitor = o.monitor
+    if tonumber(model.position.epoch) > run.done then
+      epoch_end(0)
+    elseif validation_due() then
+      validate_now()
+    else
+      keep_best()
+    end
+    if not ended and run.done < o.epochs then learn_part(p) end
+    local said
+    if ended and ended.why == "early" then
+      said = ("stopped early after epoch %d of %s: %s was not better %s; "):format(ended.epochs, p.label,
+        o.monitor, o.patience == 1 and "once" or ("%d times"):format(o.patience))
+    end
+    if stopping and run.best_step and run.best_step ~= model.step_number then
+      local finish = ended or { why = "epochs", epochs = run.done, step = run.best_step }
+      local epoch = run.best_epoch
+      model:restore("best")
+      run = model.fit
+      model.data_set.finished = finish
+      said = ("%sback at the best, step %d of epoch %d; "):format(said or (run.done and "" or ""),
+        model.step_number, epoch)
+      said = said .. (finish.why == "early" and position.option(model, "patience", 2 * o.patience)
+        or position.option(model, "epochs", finish.epochs + 1)) .. " goes on from there"
+      model.files_changed = true
+    else
+      model.data_set.finished = ended
+      if said then
+        said = ("%sthe state is that of step %d; %s goes on from there"):format(said, model.step_number,
+          position.option(model, "patience", 2 * o.patience))
+      elseif ended then
+        said = ("ended by %s at step %d"):format(ended.why, model.step_number)
+      end
+    end
+    if model.store then model:commit() end
+    return said
   end
+
+  local plan = setmetatable({ patience = o.patience, monitor = o.monitor, from = o.from },
+    { __index = reading })
+  local parts, reason = position.plan(model, "train", o.train, plan)
+  for _, p in ipairs(parts) do reason = train_part(p) or reason end
   model.manual_commits, model.on_nan = nil, nil
+  if reason and not o.on_event then model.notice(reason) end
 
   local rows = 0
   for _, t in ipairs(model.tables) do rows = rows + t:rows() end
-  local result = { event = "result", steps = model.step_number, seconds = C.mr_clock() - began,
+  local result = { event = "result", steps = model.step_number, trained = model.step_number - first_step,
+    reason = reason, seconds = C.mr_clock() - began,
     peak_rss_bytes = C.mr_memory_peak(), table_rows = rows, skipped = run.skipped,
     valid = run.validated == model.step_number and run.valid or nil }
   if o.valid and not result.valid then

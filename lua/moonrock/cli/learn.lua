@@ -16,10 +16,12 @@ function learn.declare(p)
   p:option("--source", "The stream: a file, or - for standard input."):argname "SOURCE":count(1)
   p:flag("--follow", "At the end of the file wait for more, as tail -f does.")
   options.declare(p, { "schema", "format", "normalize", { "batch", "1; two_tower: 256" } })
+  options.declare(p, { "from" })
   p:option("--max-wait", "Learn from a smaller batch after so many seconds."):argname "SECONDS"
     :convert(options.positive)
   p:option("--window", "Samples of the windowed metrics (10000)."):argname "N":convert(options.count)
   p:option("--every", "Time between lines: 10s, 5000 samples, 100 batches (10s)."):argname "TIME"
+    :convert(options.every)
   options.declare(p, { "learning", "loss", "rows", "machine", "bad_lines", "json" })
 end
 
@@ -43,6 +45,7 @@ function learn.run(args)
     if args.json then
       local r = watch:result()
       r.event, r.steps = kind, model.step_number
+      r.skipped, r.reason, r.learned = watch.skipped, watch.reason, watch.rows_learned
       if skip then r.bad_lines = watch.bad_lines end
       output.event(r)
     else
@@ -51,11 +54,23 @@ function learn.run(args)
     end
   end
   local progress = Progress.new "learn"
-  local watch = mr.learn(model, args.source, { size = args.batch, max_wait = args.max_wait,
+  local settings = options.of_learn(args, schema, recipe, definition.name)
+  local given = { size = args.batch, max_wait = args.max_wait,
     follow = args.follow or nil, bad_lines = args.bad_lines, window = args.window, every = args.every,
-    on_line = function(watch) show(watch, "window") end,
-    on_batch = function(batch, loss, batches) progress:add(batch.n, loss, batches:progress()) end })
+    from = args.from, on_line = function(watch) show(watch, "window") end,
+    on_batch = function(batch, loss, batches) progress:add(batch.n, loss, batches:progress()) end }
+  for name, value in pairs(given) do settings[name] = value end
+  local ok, watch = pcall(mr.learn, model, args.source, settings)
+  if not ok then
+    model:close()
+    error(watch, 0)
+  end
   show(watch, "result")
+  if watch.skipped > 0 then
+    io.stderr:write(("moonrock: %d batches were not finite and were skipped; the first: %s\n"):format(
+      watch.skipped, watch.first_skipped))
+  end
+  if watch.reason then (args.json and io.stderr or io.stdout):write(watch.reason, "\n") end
   if skip then options.report_bad(watch.bad_lines, watch.first_bad) end
   model:close()
 end

@@ -233,6 +233,10 @@ DECLARE = {
     p:flag("--allow-drop", "Go on with a model that lacks tables, columns or weights of the store, and "
       .. "drop these.")
   end,
+  from = function(p)
+    p:option("--from", "start: read the data from its start, whatever the store has of it."):argname "start"
+      :convert(one_of { "start" })
+  end,
   bad_lines = function(p, more)
     p:option("--bad-lines", "At a malformed line: stop with an error (default), or skip and count "
       .. "it" .. (more or "") .. "."):argname "error|skip":convert(one_of { "error", "skip" })
@@ -242,6 +246,13 @@ DECLARE = {
   end,
 }
 
+local function every(text)
+  if tonumber(text) and tonumber(text) > 0 then return tonumber(text) end
+  if text:match "^%s*[%d.]+%s*%a+%s*$" then return text end
+  return nil, ("'%s' is no time such as 10s, 5000 samples or 100 batches"):format(text)
+end
+
+options.every = every
 options.count, options.natural, options.positive, options.one_of = count, natural, positive, one_of
 
 --- Declares shared options: names, or { name, argument }.
@@ -304,6 +315,20 @@ end
 
 local function fit_name(name) return name:match "^fit%.(.+)" end
 
+-- Adds `--set fit.NAME=VALUE`.
+local function set_fit(fit, list, learning)
+  for _, pair in ipairs(list) do
+    local path = fit_name(pair[1])
+    if path then
+      set(fit, path, word(pair[2]))
+      local name = path:match "^[^.]+"
+      local ok, problem = pcall(trainer.check_option, name, fit[name], learning)
+      if not ok then options.usage("--set %s: %s", pair[1], problem) end
+    end
+  end
+  return fit
+end
+
 --- The options of mr.fit of a schema's recipe for a model, and of `--set fit.NAME=VALUE`.
 ---@param args table
 ---@param schema table|nil
@@ -318,16 +343,22 @@ function options.of_fit(args, schema, recipe, model)
       fit[name] = given
     end
   end
-  for _, pair in ipairs(args.set) do
-    local path = fit_name(pair[1])
-    if path then
-      set(fit, path, word(pair[2]))
-      local name = path:match "^[^.]+"
-      local ok, problem = pcall(trainer.check_option, name, fit[name])
-      if not ok then options.usage("--set %s: %s", pair[1], problem) end
+  return set_fit(fit, args.set)
+end
+
+--- The same of what mr.learn takes.
+---@param args table
+---@param recipe table
+---@return table
+function options.of_learn(args, schema, recipe, model)
+  local given = {}
+  for name, x in pairs(recipe) do
+    if not RECIPE[name] then
+      err.call(("schema %s: recipe of %s"):format(schema.name, model), trainer.check_option, name, x)
+      if pcall(trainer.check_option, name, x, true) and name ~= "window" then given[name] = x end
     end
   end
-  return fit
+  return set_fit(given, args.set, true)
 end
 
 --- The model's options of a command line; those that it leaves open are the recipe's, which the
@@ -345,6 +376,7 @@ function options.of_model(args, schema, recipe)
   for _, pair in ipairs(args.set) do
     if not fit_name(pair[1]) then set(o, (pair[1]:gsub("^model%.", "")), pair[2]) end
   end
+  o.command = true
   o.on_notice = function(text) io.stderr:write("moonrock: ", text, "\n") end
   return o
 end

@@ -4,6 +4,7 @@ local json = require "dkjson"
 local output = {}
 
 local ORDER = { "event", "model", "epoch", "steps", "step", "folds", "rows", "seconds", "rows_per_second",
+  "trained", "reason",
   "peak_rss_bytes", "table_rows", "bad_lines", "skipped", "window", "total", "train", "valid", "test", "best",
   "mean", "deviation", "scale", "value", "key", "logloss", "auc", "accuracy", "rmse", "mae", "ne", "pr_auc",
   "calibration", "ece", "label", "prediction", "groups", "k", "gauc", "ndcg", "precision", "recall",
@@ -73,8 +74,8 @@ function print_event.epoch(e)
   end
   if e.train.scale then line = ("%s (%s)"):format(line, e.train.scale) end
   if e.valid then
-    line = ("%s  valid logloss %s"):format(line, e.valid.logloss and
-      ("%.4f auc %.4f"):format(e.valid.logloss, e.valid.auc) or ("rmse %.4f"):format(e.valid.rmse))
+    line = ("%s  valid %s"):format(line, output.metrics(e.valid, e.valid.logloss and { "logloss", "auc" }
+      or { "rmse" }))
   end
   print(line)
 end
@@ -120,6 +121,13 @@ function print_event.result(e, names)
   end
 end
 
+function print_event.notice() end -- which stands on standard error
+
+-- Why nothing was trained, or training ended before its time: the last line.
+local function reason(e, to)
+  if e.event == "result" and e.reason then to:write(e.reason, "\n") end
+end
+
 --- A printer of events: JSON, or lines.
 ---@param as_json boolean
 ---@param names string[]|nil metrics to show
@@ -129,11 +137,13 @@ function output.printer(as_json, names)
     return function(event)
       if names and event.test then event.test = chosen(event.test, names) end
       output.event(event)
+      reason(event, io.stderr)
     end
   end
   return function(event)
     require("moonrock.progress").clear()
     print_event[event.event](event, names)
+    reason(event, io.stdout)
     io.stdout:flush()
   end
 end

@@ -14,11 +14,13 @@ function train.declare(p)
   p:option("--valid", "Validation data: a file, or a fraction such as 0.1 of the training data.")
     :argname "FILE|X"
   p:option("--test", "Test data, scored at the end."):argname "FILE"
+  p:flag("--no-test", "Leave the schema's test data alone.")
   options.declare(p, { "schema", "format", "normalize", { "batch", "64" } })
   p:option("--epochs", "Passes over the data, counted over the whole run (the schema's, or 1).")
     :argname "N":convert(options.count)
   p:option("--patience", "Stop after so many epochs without a better validation, and restore the "
     .. "best state."):argname "EPOCHS":convert(options.count)
+  options.declare(p, { "from" })
   p:option("--shuffle", "Order of the training samples: window (default), full, or off.")
     :argname "HOW":convert(options.one_of { "window", "full", "off" })
   p:option("--window", "Samples in the shuffling window."):argname "N":convert(options.count)
@@ -95,14 +97,25 @@ function train.run(args)
   if split then valid = source end
   if #args.data == 0 then
     valid = valid or parts.valid and "valid" or nil
-    test = test or parts.test and "test" or nil
+    test = test or not args.no_test and parts.test and "test" or nil
+  else
+    local unused = {}
+    if parts.valid and not args.valid then unused[#unused + 1] = "--valid " .. parts.valid end
+    if parts.test and not args.test and not args.no_test then
+      unused[#unused + 1] = "--test " .. parts.test
+    end
+    if #unused > 0 and not args.folds then
+      io.stderr:write(("moonrock: with --data, the schema's other files are left alone; %s takes them\n")
+        :format(table.concat(unused, " ")))
+    end
   end
   local show = output.printer(args.json)
   local Progress = require "moonrock.progress"
   local profile = require "moonrock.profile"
   local skip, bad = args.bad_lines == "skip", nil
   local given = { train = source, epochs = args.epochs, size = args.batch, patience = args.patience,
-    shuffle = SHUFFLE[args.shuffle], window = args.window, bad_lines = args.bad_lines }
+    shuffle = SHUFFLE[args.shuffle], window = args.window, bad_lines = args.bad_lines,
+    from = args.from }
   for name, value in pairs(given) do fit[name] = value end
   local fold
   Progress.of_fit(fit, function() return fold and ("fold %d/%d"):format(fold, args.folds) or "train" end)
@@ -129,7 +142,11 @@ function train.run(args)
   fit.valid, fit.test, fit.split = valid, test, split
   local model = definition(o)
   if args.profile then profile.start() end
-  mr.fit(model, fit)
+  local ok, problem = pcall(mr.fit, model, fit)
+  if not ok then
+    model:close()
+    error(problem, 0)
+  end
   if bad then options.report_bad(bad.n, bad.first) end
   model:close()
 end
