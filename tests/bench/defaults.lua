@@ -125,6 +125,7 @@ for _, set_name in ipairs(args.sets) do
     for _, settings in ipairs(combinations(args.grid)) do
       for _, s in ipairs(args.set) do settings[s[1]] = #s[2] > 1 and s[2] or s[2][1] end
       local ok, scores = pcall(run, name, set, settings)
+      if type(scores) == "table" and scores.interrupted then error(scores, 0) end
       local line = { set = set_name, model = name, settings = settings, epochs = args.epochs }
       if ok then line.auc, line.logloss = scores.auc, scores.logloss else line.problem = tostring(scores) end
       print(json.encode(line, { keyorder = { "set", "model", "epochs", "auc", "logloss", "settings" } }))
