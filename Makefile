@@ -37,10 +37,10 @@ SHIM    := build/tests/faults.so build/tests/faults-recover
 pkg   = $(shell pkg-config --cflags-only-I $(1) 2>/dev/null)
 lib   = $(shell pkg-config --libs $(1) 2>/dev/null || echo $(2))
 
-INCLUDES := $(sort $(foreach p,luajit rocksdb openblas zlib libzstd libxxhash,$(call pkg,$(p))))
+INCLUDES := $(sort $(foreach p,luajit rocksdb openblas zlib libzstd libxxhash nettle,$(call pkg,$(p))))
 LIBS     := $(call lib,luajit,-lluajit-5.1) $(call lib,rocksdb,-lrocksdb) \
             $(call lib,openblas,-lopenblas) $(call lib,zlib,-lz) $(call lib,libzstd,-lzstd) \
-            $(call lib,libxxhash,-lxxhash) -lpthread -ldl -lm
+            $(call lib,libxxhash,-lxxhash) $(call lib,nettle,-lnettle) -lpthread -ldl -lm
 
 SANITIZE := $(if $(COVERAGE),--coverage -fprofile-update=atomic) $(if $(SAN),-fno-omit-frame-pointer \
             $(if $(filter thread,$(SAN)),-fsanitize=thread,-fsanitize=address -fsanitize=undefined -fno-sanitize-recover))

@@ -221,10 +221,46 @@ static int evaluate(lua_State *L)
     return lua_gettop(L);
 }
 
+/* What Lua may allocate while a store's code runs (lua/moonrock/sandbox.lua). */
+static struct {
+    lua_Alloc allocate;
+    void *state;
+    size_t used, most;
+} lua_memory;
+
+static void *bounded(void *unused, void *p, size_t old_size, size_t size)
+{
+    (void)unused;
+    if (size > old_size && lua_memory.used + (size - old_size) > lua_memory.most)
+        return NULL;
+    void *q = lua_memory.allocate(lua_memory.state, p, old_size, size);
+    if (q || !size)
+        lua_memory.used += size - old_size;
+    return q;
+}
+
+/* limit_memory(bytes): from here on Lua gets so much more, and then "not enough memory"; without
+ * bytes: as much as there is. */
+static int limit_memory(lua_State *L)
+{
+    void *state;
+    lua_Alloc allocate = lua_getallocf(L, &state);
+    if (allocate == bounded)
+        lua_setallocf(L, lua_memory.allocate, lua_memory.state);
+    if (lua_isnoneornil(L, 1))
+        return 0;
+    lua_memory.used = (size_t)1 << 62; /* more may be freed than is allocated */
+    lua_memory.most = lua_memory.used + (size_t)luaL_checknumber(L, 1);
+    lua_memory.allocate = lua_getallocf(L, &lua_memory.state);
+    lua_setallocf(L, bounded, NULL);
+    return 0;
+}
+
 static const luaL_Reg host[] = {
     {"embedded", embedded}, {"embedded_names", embedded_names},
     {"edit", edit_begin},   {"read_line", read_line},
-    {"evaluate", evaluate}, {NULL, NULL},
+    {"evaluate", evaluate}, {"limit_memory", limit_memory},
+    {NULL, NULL},
 };
 
 /* Runs program.lua with the table of functions above; it returns the exit status. */

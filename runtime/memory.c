@@ -146,6 +146,11 @@ void *arena_take(arena *a, size_t len)
     block *b = a->newest;
     if (!b || b->size - b->used < len) {
         size_t size = MAX(MAX(len, ARENA_FIRST), b ? 2 * b->size : 0);
+        if ((double)a->taken + (double)len > mr_memory_limit())
+            return fail_null(
+                "memory: the tensors of a step would take %.0f MB, more than the %.0f MB that "
+                "the process may use",
+                ((double)a->taken + (double)len) / 1e6, mr_memory_limit() / 1e6);
         b = block_new(size, a->newest);
         if (!b)
             return NULL;

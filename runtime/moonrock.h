@@ -1145,6 +1145,16 @@ int mr_text_scores(const float *scores, const uint8_t *bad, int n, int link, cha
 /* 1 if a file descriptor is a terminal, else 0. */
 int mr_terminal(int descriptor);
 
+/* ---- trust: whose code a store holds ---- */
+
+/* Reads a secret key of len bytes, which only this user may read, or makes one (mode 0600) from the
+ * system's random numbers. 0, or -1: it can neither be read nor made, or others can read it. */
+int mr_key_load(const char *path, void *key, size_t len);
+
+/* SHA-256, and HMAC-SHA256 by a key, in hexadecimal: 64 characters and a 0. */
+void mr_sha256(const void *bytes, size_t len, char *hex);
+void mr_hmac_sha256(const void *key, size_t key_len, const void *bytes, size_t len, char *hex);
+
 /* How many columns wide it is at this moment, 80 if it does not tell; 0: no terminal. */
 int mr_terminal_columns(int descriptor);
 

@@ -399,8 +399,8 @@ static const char FILES[] = "data_sets"; /* a record that is not a part of the d
 static int hash_record(void *context, const char *key, size_t key_len, const char *value,
                        size_t len)
 {
-    static const char files[] =
-        "\1files"; /* PREFIX_STATE: where the data lies, not what was learned */
+    /* PREFIX_STATE and names: where the data lies and who trained, not what was learned */
+    static const char files[] = "\1files", signature[] = "\1signature";
     digesting *d = context;
     uint64_t lens[2] = {key_len, len}, step;
     uint32_t table;
@@ -410,7 +410,8 @@ static int hash_record(void *context, const char *key, size_t key_len, const cha
         table = __builtin_bswap32(table);
         if (table < TABLES_MAX && step <= d->s->expired[table])
             return 0;
-    } else if (key_len == sizeof files - 1 && !memcmp(key, files, key_len)) {
+    } else if ((key_len == sizeof files - 1 && !memcmp(key, files, key_len)) ||
+               (key_len == sizeof signature - 1 && !memcmp(key, signature, key_len))) {
         return 0;
     }
     if (key[0] == PREFIX_STATE && key_len == sizeof FILES && !memcmp(key + 1, FILES, key_len - 1))

@@ -5,7 +5,7 @@ local argparse = require "argparse"
 local options = require "moonrock.cli.options"
 
 local COMMANDS = { "train", "eval", "predict", "learn", "info", "verify", "export", "import", "shrink",
-  "checkpoint" }
+  "checkpoint", "show", "trust" }
 
 local cli = { commands = {} }
 for _, name in ipairs(COMMANDS) do cli.commands[name] = true end
@@ -56,12 +56,16 @@ Commands:
   shrink --store DIR         drop the rows that are worth least
   checkpoint --store DIR --out DIR
                              copy a store, also while it is trained
+  show --store DIR           the code that a store keeps, and whose it is
+  trust DIR                  let the code of another's store run from now on
 
 moonrock COMMAND --help explains the options. MODEL is a Lua file, or one of
 %s.
 
 Environment:
   MOONROCK_LUA=DIR           use the Lua library of a checkout
+  MOONROCK_CONFIG=DIR        where your key and the trusted stores are noted
+                             (~/.config/moonrock)
   MOONROCK_DEBUG=1           show a traceback when a command fails
 ]]
 

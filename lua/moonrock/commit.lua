@@ -2,6 +2,7 @@
 -- fitted statistics, the description of the model), and their way back.
 local json = require "dkjson"
 local C = require "moonrock.ffi"
+local compiled = require "moonrock.compiled"
 local err = require "moonrock.error"
 local layout = require "moonrock.layout"
 local position = require "moonrock.position"
@@ -9,6 +10,8 @@ local shrink = require "moonrock.shrink"
 local source = require "moonrock.source"
 local Start = require "moonrock.start"
 local Store = require "moonrock.store"
+
+local trust = require "moonrock.trust"
 
 local commit = {}
 
@@ -41,9 +44,24 @@ local function describe(m)
     loss = m.loss_name, module = m.definition.source.module, source = m.definition.source.text,
     modules = modules_of(m),
     schema = schema and { name = schema.name, module = schema.module, source = schema.source_text,
+      compiled = schema.given and compiled.of(schema) or nil,
       statistics = schema.statistics and schema:statistics() or nil } or nil,
     data = m.data and m.data ~= schema and m.data.describe and m.data:describe() or nil,
   }
+end
+
+-- Signs the code that a store is about to keep, unless it is another's that was opened by `trust = true`.
+local told = {} -- problems that were said
+function commit.sign(m, store, description)
+  if m.definition.foreign then return end
+  local signature, problem = trust.sign(json.decode(description))
+  if signature then
+    store:put("signature", signature)
+  elseif not told[problem] then
+    told[problem] = true
+    io.stderr:write(("moonrock: stores are not signed as yours, so other commands will ask for --trust: %s "
+      .. "(MOONROCK_CONFIG=DIR names another place for the key)\n"):format(problem))
+  end
 end
 
 -- ---- commits ---------------------------------------------------------------------------------
@@ -104,6 +122,7 @@ local function prepare(m)
     if description ~= m.described then
       store:put("model", description)
       if m.schema and m.schema.parts then store:put("files", Store.encode(m.schema.parts)) end
+      commit.sign(m, store, description)
     end
     local state = { step = m.step_number, lr_factor = m.lr_factor, shift = m.shift,
       start = m.start and m.start.sums }
@@ -203,7 +222,9 @@ local function check_same(m, kept)
   if kept.loss ~= m.loss_name or m.opt.loss and kept.options and kept.options.loss and loss ~= made_with then
     err.raise("store %s: it was made with the loss %s, not %s", m.directory, kept.loss, m.loss_name)
   end
-  if now.source_text and before.source and now.source_text ~= before.source then
+  local same = not (now.source_text and before.source) or now.source_text == before.source
+  if now.given and before.compiled then same = compiled.same(compiled.of(now), before.compiled) end
+  if not same then
     err.raise("store %s: its schema %q differs from the one given: features would get other keys. "
       .. "Leave --schema out to use the store's, or use another --store", m.directory, now.name)
   end

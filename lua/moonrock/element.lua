@@ -9,6 +9,7 @@ local element = {}
 
 local Symbol = {}
 Symbol.__index = Symbol
+element.Symbol = Symbol
 
 local recorded -- the steps of the function that is being called
 

@@ -4,7 +4,6 @@ local json = require "dkjson"
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"
 local layout = require "moonrock.layout"
-local source = require "moonrock.source"
 local Model = require "moonrock.model"
 local Store = require "moonrock.store"
 
@@ -192,8 +191,8 @@ local function check_part(path, kept)
   end
 end
 
-local function add_rows(dir, path, format)
-  local model, kept = source.reopen(dir, { detached = true })
+local function add_rows(dir, path, format, trust)
+  local model, kept = require "moonrock.reopen"(dir, { detached = true, trust = trust })
   if format == "bin" then check_part(path, kept) end
   local store = Store.open(dir, "write")
   local ok, rows = pcall(function()
@@ -241,7 +240,7 @@ function export.import(dir, files, options)
     for i, path in ipairs(files) do list[i - 1] = path end
     err.check(C.mr_store_import(dir, list, #files))
   else
-    for i, path in ipairs(files) do rows = rows + add_rows(dir, path, kinds[i]) end
+    for i, path in ipairs(files) do rows = rows + add_rows(dir, path, kinds[i], options and options.trust) end
   end
   return { files = #files, rows = whole == 0 and rows or nil }
 end

@@ -35,6 +35,7 @@ local OWN = { store = true, schema = true, seed = true, threads = true, memory =
   read_only = true, commit_every = true, commit_seconds = true, data = true, on_notice = true,
   follow = true, allow_drop = true, clock = true, cold = true, detached = true,
   command = true }
+Model.own_options = OWN
 
 -- Options of the model's tables and steps, which a store keeps.
 local ROW_OPTIONS = { "ttl", "admit", "max_rows", "precision", unpack(clip.names) }

@@ -12,6 +12,7 @@ local pool = {}
 ---@field dim integer
 local Column = {}
 Column.__index = Column
+pool.Column = Column
 Column.kind = "column, which is pooled first: :sum(), :mean(), :fields() or mr.fm(column)"
 
 --- A handle of column `index` (from 0) of a table; tables make them.

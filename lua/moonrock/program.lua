@@ -21,6 +21,8 @@ package.loaded["moonrock.embedded"] = setmetatable({}, {
   __index = function(_, name) return (host.embedded(name)) end,
 })
 
+package.loaded["moonrock.host"] = host -- for moonrock.sandbox
+
 -- ---- running -------------------------------------------------------------------------------
 
 -- Adds a traceback to an error, but for tables: an interrupted training loop raises

@@ -36,6 +36,7 @@ end
 ---@field label table the labels, for losses and metrics; batch.weight likewise
 local Batch = {}
 Batch.__index = Batch
+reader.Batch = Batch
 
 --- What stands for the key of each sample in a field: of its first entry there, 0 where it has none.
 --- Losses and metrics take it for groups and ids; as a tensor, [n], it holds equal numbers for equal

@@ -255,7 +255,7 @@ function schema.schema(o)
   local at = o.fields[1] and o.fields[1].at or {}
   local self = setmetatable({ c = ffi.gc(opened, C.mr_schema_free), name = o.name or "schema",
     format = o.format or "csv", recipe = o.recipe or {}, task = o.task, source_text = at.text,
-    module = at.module, parts = {} }, Schema)
+    module = at.module, given = o, parts = {} }, Schema)
   for i, f in ipairs(o.fields) do
     if getmetatable(f) ~= Field then
       wrong(o, "schema %s: field %d is a %s, expected mr.category, mr.numeric, ...", self.name, i, type(f))

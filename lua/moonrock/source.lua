@@ -1,12 +1,8 @@
---- Where code comes from: the text of a model's file, of the user's modules that it requires, and
--- the way back, from a store. Code from a store is loaded as text into an environment without
--- io, os and ffi.
+--- Where code comes from: the text of a model's file, and of the user's modules that it requires. What
+-- a store keeps of it is run by moonrock.stored.
 local err = require "moonrock.error"
 
 local source = {}
-
--- Text and chunk name of the Lua modules that are not the library's, by module name.
-local modules = {}
 
 local function read_file(path)
   local f = io.open(path, "rb")
@@ -34,8 +30,6 @@ end
 ---@return table { text=, module= }
 function source.of(f)
   local chunk = debug.getinfo(f, "S").source
-  local kept = modules[chunk]
-  if kept then return kept end
   local text, module = text_of(chunk)
   return { text = text, module = module }
 end
@@ -52,8 +46,6 @@ function source.caller()
     if not frame then return {} end
     local chunk = frame.source
     if frame.what ~= "C" and chunk:sub(1, #HERE) ~= HERE then
-      local kept = modules[chunk]
-      if kept then return kept end
       local text, module = text_of(chunk)
       return { text = text, module = module, path = chunk:match("^@(.*)$") }
     end
@@ -146,92 +138,13 @@ function source.schema(name)
   return schema
 end
 
--- What code from a store may see.
-local function sandbox(stored)
-  local env = {}
-  for _, name in ipairs { "assert", "error", "ipairs", "next", "pairs", "pcall", "select", "tonumber",
-    "tostring", "type", "unpack", "xpcall", "setmetatable", "getmetatable", "rawget", "rawset",
-    "rawequal" } do
-    env[name] = _G[name]
+--- The text of a model that ships with the program, or nil.
+---@param name any
+---@return string|nil
+function source.shipped_text(name)
+  for _, known in ipairs(SHIPPED) do
+    if known == name then return source.of(require("models." .. name).build).text end
   end
-  env.math, env.table, env.bit = math, table, require "bit"
-  env.string = {}
-  for name, f in pairs(string) do
-    if name ~= "dump" then env.string[name] = f end
-  end
-  env._G = env
-  local loaded = {}
-  env.require = function(name)
-    if name == "moonrock" then
-      return setmetatable({ find = function(model)
-        return stored[model] and source.load(stored[model], model, env) or source.find(model)
-      end }, { __index = require "moonrock" })
-    end
-    if loaded[name] == nil then
-      local text = stored[name]
-      if not text then error(("a store's code may not require %q"):format(name), 2) end
-      loaded[name] = source.load(text, name, env) or true
-    end
-    return loaded[name]
-  end
-  return env
-end
-
---- Runs text (never byte code) in an environment and returns what it returns.
-function source.load(text, name, env)
-  if text:sub(1, 1) == "\27" then err.raise("%s: byte code, expected Lua text", name) end
-  local chunkname = "@" .. name:gsub("%.", "/") .. ".lua"
-  local chunk, problem = loadstring(text, chunkname)
-  if not chunk then err.raise("%s", problem) end
-  modules[chunkname] = { text = text, module = name, path = chunkname:sub(2) }
-  return setfenv(chunk, env)()
-end
-
---- The model of a store, from the store alone.
----@param dir string
----@param options table|nil read_only (true by default), follow, threads, ...; detached: without the
---- store, so that its tables and params are as they begin
----@return table model
-function source.reopen(dir, options)
-  local json = require "dkjson"
-  local Store = require "moonrock.store"
-  local o = { read_only = true }
-  for name, value in pairs(options or {}) do o[name] = value end
-  local store = Store.open(dir, "read")
-  local text, files = store:get "model", store:get "files"
-  store:close()
-  if not text then err.raise("store %s: holds no model", dir) end
-  local kept = json.decode(text)
-  if not kept.source then
-    err.raise("store %s: model %q was defined in a script, not in a file of its own; open it from "
-      .. "that script", dir, kept.name)
-  end
-  local env = sandbox(kept.modules or {})
-  local definition = source.load(kept.source, kept.module or kept.name, env)
-  definition.stored_modules = kept.modules
-  for name, value in pairs(kept.options or {}) do
-    if o[name] == nil then o[name] = value end
-  end
-  if kept.schema and not o.schema then
-    if not kept.schema.source then
-      err.raise("store %s: schema %q was defined in a script, not in a file of its own", dir,
-        tostring(kept.schema.name))
-    end
-    o.schema = source.load(kept.schema.source, kept.schema.module or "schema", env)
-    o.schema.source_text, o.schema.module = kept.schema.source, kept.schema.module
-    if files then o.schema:found(json.decode(files)) end
-  elseif kept.data and not o.data then
-    o.data = require("moonrock.reader").data(kept.data)
-  end
-  if not o.detached then
-    o.store = dir
-    return definition(o), kept
-  end
-  o.detached, o.seed = kept, kept.seed
-  local model = definition(o)
-  model.directory = dir
-  require("moonrock.layout").adapt(model, kept.layout, o)
-  return model, kept
 end
 
 return source

@@ -7,9 +7,9 @@ local eval = {}
 
 function eval.declare(p)
   p:description "Scores labelled data with the model of a store. Nothing is written."
-  options.declare(p, { "store", { "data", "Labelled data; - is standard input. Repeatable. "
+  options.declare(p, { "own_model", "store", { "data", "Labelled data; - is standard input. Repeatable. "
     .. "By default the schema's test files, or else standard input." },
-    { "batch", "4096" }, "metrics", "machine", "bad_lines", "json" })
+    { "batch", "4096" }, "metrics", "machine", "trust", "bad_lines", "json" })
 end
 
 function eval.run(args)

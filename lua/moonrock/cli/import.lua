@@ -12,11 +12,12 @@ function import.declare(p)
   p:argument("files", "Files that export wrote; - is standard input, as tsv."):argname "FILE":args "+"
   p:option("--format", "tsv or npy, where the ending of FILE does not tell."):argname "FORMAT"
     :convert(options.one_of { "tsv", "npy" })
-  options.declare(p, { "json" })
+  options.declare(p, { "trust", "json" })
 end
 
 function import.run(args)
-  local told = require("moonrock.export").import(args.store, args.files, { format = args.format })
+  local told = require("moonrock.export").import(args.store, args.files, { format = args.format,
+    trust = args.trust })
   local Store = require "moonrock.store"
   local store = Store.open(args.store, "read")
   local commit = store:info().commit

@@ -113,7 +113,7 @@ local function print_all(told)
 end
 
 function info.run(args)
-  local model = require("moonrock").reopen(args.store, { cold = true, memory = args.memory })
+  local model = require "moonrock.bare"(args.store, { cold = true, memory = args.memory })
   local told = model:info()
   model:close()
   told.kept = kept_states(args.store)

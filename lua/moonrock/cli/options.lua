@@ -158,6 +158,13 @@ DECLARE = {
   store = function(p)
     p:option("--store", "Directory of the model and all its state."):argname "DIR":count(1)
   end,
+  trust = function(p)
+    p:flag("--trust", "Run the store's code, this once, though it is not known to be yours.")
+  end,
+  own_model = function(p)
+    p:argument("model", "A model file of your own, or a shipped model's name, to use in place of the store's "
+      .. "code."):argname "MODEL":args "?"
+  end,
   data = function(p, text)
     p:option("--data", text):argname "FILE":count "*":default {}
   end,
@@ -601,7 +608,7 @@ local LOAD_ALL = 4 -- a store's bytes to those of the data: up to here its table
 function options.reopen(args)
   local C = require "moonrock.ffi"
   local model = require("moonrock").reopen(args.store, { threads = args.threads, memory = args.memory,
-    cold = true })
+    cold = true, trust = args.trust, model = args.model and options.model(args.model) or nil })
   local files, bytes = options.input(args, model), 0
   for _, path in each(files == "test" and model.schema and model.schema.parts.test or files) do
     bytes = bytes + math.max(0, C.mr_path_bytes(path))

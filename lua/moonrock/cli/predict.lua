@@ -10,10 +10,10 @@ function predict.declare(p)
   p:description("Writes one probability for each sample of data, in its order (a value, for a model of "
     .. "regression). Blank lines and comments are no samples. The data may lack labels and sample weights. "
     .. "From a pipe each sample is answered as soon as it is there.")
-  options.declare(p, { "store", { "data", "Data, with or without labels; - is standard input. Repeatable. By "
-    .. "default the schema's test files, or else standard input." } })
+  options.declare(p, { "own_model", "store", { "data", "Data, with or without labels; - is standard input. "
+    .. "Repeatable. By default the schema's test files, or else standard input." } })
   p:option("--out", "File to write, once all is scored; by default standard output."):argname "FILE"
-  options.declare(p, { { "batch", "4096" }, "machine",
+  options.declare(p, { { "batch", "4096" }, "machine", "trust",
     { "bad_lines", "; its line is nan, and so is that of a sample whose score is not a number" } })
 end
 

@@ -37,8 +37,8 @@ function shrink.run(args)
     options.usage("shrink: a score needs --half-life STEPS")
   end
   if args.by and not args.max_rows then options.usage("shrink: --by goes with --max-rows N") end
-  local model = require("moonrock").reopen(args.store, { read_only = args.dry_run or false,
-    threads = args.threads, memory = args.memory })
+  local model = require "moonrock.bare"(args.store, { write = not args.dry_run, threads = args.threads,
+    memory = args.memory })
   local ok, dropped, tables = pcall(model.shrink, model, { table = args.table, column = args.column,
     min_count = args.min_count, min_norm = args.min_norm, min_score = args.min_score,
     half_life = args.half_life, max_rows = args.max_rows, by = args.by, forget = args.forget,
