@@ -25,6 +25,7 @@ enum { HASHED = 64 << 10 }; /* bytes at either end */
 struct mr_files {
     mr_file *at;
     size_t n, room;
+    char *left_out;
 };
 
 void mr_files_free(mr_files *f)
@@ -36,12 +37,18 @@ void mr_files_free(mr_files *f)
         free((char *)f->at[i].path);
     }
     memory_free(f->at);
+    free(f->left_out);
     memory_free(f);
 }
 
 size_t mr_files_count(const mr_files *f)
 {
     return f->n;
+}
+
+const char *mr_files_left_out(const mr_files *f)
+{
+    return f->left_out ? f->left_out : "";
 }
 
 const mr_file *mr_files_get(const mr_files *f, size_t i)
@@ -84,6 +91,8 @@ mr_files *mr_files_find(const char *const *paths, size_t n, int grows)
     int bad = !f;
     for (size_t i = 0; !bad && i < source_count(s); i++)
         bad = add_file(f, source_path(s, i));
+    if (!bad && !(f->left_out = strdup(source_left_out(s))))
+        bad = fail("reader: out of memory");
     source_close(s);
     if (!bad)
         return f;

@@ -287,6 +287,7 @@ mr_files *mr_files_find(const char *const *paths, size_t n, int grows);
 mr_files *mr_files_beside(const char *path);
 void mr_files_free(mr_files *f);
 size_t mr_files_count(const mr_files *f);
+const char *mr_files_left_out(const mr_files *f);         /* as mr_reader_left_out() */
 const mr_file *mr_files_get(const mr_files *f, size_t i); /* owned by f */
 
 /* Hash of the first and the last 64 KiB of the first `bytes` bytes of a file, into hex [17]: 1; 0 when

@@ -12,6 +12,7 @@ void places_open(places *p)
 {
     memset(p, 0, sizeof *p);
     p->most = p->last.record = -1;
+    p->last.file = SIZE_MAX; /* so that the first record is kept */
     pthread_mutex_init(&p->lock, NULL);
 }
 

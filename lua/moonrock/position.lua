@@ -35,6 +35,7 @@ local MOST = 10000 -- data sets that are remembered
 -- ---- files ------------------------------------------------------------------------------------
 
 local function described(list)
+  reader.tell_left_out(ffi.string(C.mr_files_left_out(list)))
   local files = {}
   for i = 1, tonumber(C.mr_files_count(list)) do
     local f = C.mr_files_get(list, i - 1)
@@ -527,6 +528,7 @@ end
 ---@return Part[] parts none: nothing is left of them
 ---@return string|nil reason why there is none
 function position.plan(m, kind, files, o)
+  if not m.data then err.raise("model %s: it was given no schema or data", m.name) end
   local found = find(m.data:paths(files), o.follow)
   put_back(m)
   if o.from == "start" then forget(m, kind, found) end

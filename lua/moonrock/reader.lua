@@ -294,7 +294,8 @@ local held -- luacheck: ignore held
 
 -- Files of directories that are not read are named once.
 local told = {}
-local function tell_left_out(names)
+---@private
+function reader.tell_left_out(names)
   if names == "" or told[names] then return end
   told[names] = true
   io.stderr:write("moonrock: not read, since their names begin with _: ", names, "\n")
@@ -345,7 +346,7 @@ function reader.open(files, options, format)
   held = { list, texts, sizes }
   local opened = err.check(C.mr_reader_open(c))
   held = nil
-  tell_left_out(ffi.string(C.mr_reader_left_out(opened)))
+  reader.tell_left_out(ffi.string(C.mr_reader_left_out(opened)))
   local batch = reader.batch(C.mr_reader_batch(opened), format.owner)
   batch.iterator = setmetatable({ c = ffi.gc(opened, C.mr_reader_close), batch = batch, schema = format.owner,
     epoch = (from.epoch or 0) + 1, epochs = o.epochs or 1 }, Batches) -- which lives as long as its batch
