@@ -1,0 +1,22 @@
+-- Readers, windows, schemas and what is fitted.
+return {
+  { "weights of samples are not shuffled with them", find = "s->weight[s->n + i] = from->weight[j];",
+    replace = "s->weight[s->n + i] = from->weight[i];", tests = "samples" },
+  { "labels of samples are not shuffled with them", find = "s->label[s->n + i] = from->label[j];",
+    replace = "s->label[s->n + i] = from->label[i];", tests = "samples" },
+  { "batches that are views of memory all get the first one's weights",
+    find = "s->weight = s->weighted ? s->weight + first : NULL;", replace = "s->weight = s->weighted ? s->weight : NULL;",
+    tests = "samples" },
+  { "all windows of an epoch are shuffled by one permutation", find = "mix64((uint64_t)v->epoch + 1) * 3 + (uint64_t)v->index);",
+    replace = "mix64((uint64_t)v->epoch + 1) * 3);", tests = "samples" },
+  { "every epoch is shuffled alike", find = "mix64((uint64_t)v->epoch + 1) * 3 + (uint64_t)v->index);",
+    replace = "(uint64_t)v->index);", tests = "samples" },
+  { "the shuffle leaves the last sample of what remains out", find = "size_t j = i + below(random_at(seed, i), v->n - i);",
+    replace = "size_t j = i + below(random_at(seed, i), MAX(v->n - i, 2) - 1);", tests = "samples reader" },
+  { "a blank before a quoted cell makes it plain", find = "} else if (!(state == START && trim && *s == ' ')) {",
+    replace = "} else {", tests = "samples" },
+  { "copied ranges of memory take the first one's weights", find = "memcpy(s->weight + s->n, from->weight + first, n * sizeof *s->weight);",
+    replace = "memcpy(s->weight + s->n, from->weight, n * sizeof *s->weight);", tests = "samples" },
+  { "copied ranges of memory take the first one's labels", find = "memcpy(s->label + s->n, from->label + first, n * sizeof *s->label);",
+    replace = "memcpy(s->label + s->n, from->label, n * sizeof *s->label);", tests = "samples" },
+}
