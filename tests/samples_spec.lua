@@ -125,6 +125,20 @@ describe("a sample keeps what is its own", function()
     end
   end)
 
+  it("while each place of a window is as likely for each sample", function()
+    local five, n = weighted("five.csv", 5), 4000
+    for _, window in ipairs { 5, 8 } do
+      local order = read(five, { size = 5, shuffle = true, window = window, seed = 9, epochs = n })
+      local count = {}
+      for at, i in ipairs(order) do
+        local cell = (at - 1) % 5 * 5 + i
+        count[cell] = (count[cell] or 0) + 1
+      end
+      -- Counts of n draws with a chance of a fifth: 800 with a deviation of 25.
+      for cell = 1, 25 do assert.near(n / 5, count[cell] or 0, 125, ("place %d"):format(cell)) end
+    end
+  end)
+
   it("when bad lines between are skipped", function()
     local text = shell.read(path):gsub("\n0,(%d+%.5),(%d+00),", "\n0,%1,bad,")
     local bad = file("bad.csv", text)
