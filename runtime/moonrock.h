@@ -119,10 +119,12 @@ typedef struct mr_batch {
     const int64_t *record; /* [n] number of each sample's record in its epoch, or NULL */
     int32_t shared;        /* the arrays are those that the reader keeps in memory, not a copy */
     const double
-        *generation;       /* counts the batches of its reader, and can be read for ever; or NULL */
-    int32_t normalized;    /* values are those that mr_scales_apply made of: */
-    const float *given;    /* [entries], or NULL: all were 1 */
-    const double *numbers; /* for mr_schema_advance, or NULL */
+        *generation;    /* counts the batches of its reader, and can be read for ever; or NULL */
+    int32_t normalized; /* values are those that mr_scales_apply made of: */
+    const float *given; /* [entries], or NULL: all were 1 */
+    const double
+        *numbers; /* for mr_schema_advance, or NULL: of numbers_n samples, dropped ones included */
+    int32_t numbers_n;
 } mr_batch;
 
 /* The key of each sample in a field, from 0: of its first entry there, 0 where it has none. Field -1: its

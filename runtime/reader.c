@@ -80,6 +80,7 @@ static void publish(mr_reader *r, slot *s, mr_position position, int last)
         .record = m->record,
         .shared = m->view,
         .numbers = m->width ? m->numbers : NULL,
+        .numbers_n = (int32_t)m->n,
     };
     static atomic_uint_fast64_t number;
     s->batch.number = atomic_fetch_add(&number, 1) + 1;

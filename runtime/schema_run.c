@@ -130,7 +130,7 @@ void mr_schema_advance(mr_schema *s, const mr_batch *b)
     if (!b->numbers)
         return;
     const double *v = b->numbers;
-    for (int32_t i = 0; i < b->n; i++)
+    for (int32_t i = 0; i < b->numbers_n; i++)
         for (size_t j = 0; j < s->n; j++)
             if (s->fields[j].moving) {
                 if (!isnan(*v))

@@ -1,5 +1,6 @@
 -- Streams without given statistics: means, deviations and quantiles run along, each sample by those before it,
 -- and are part of every commit; and what `learn` reaches on a stream that drifts with nothing set.
+local ffi = require "ffi"
 local json = require "dkjson"
 
 local mr = require "moonrock"
@@ -248,6 +249,22 @@ describe("a stream whose statistics run along", function()
     local end_digest, end_samples = info(again)
     assert.equal(20206, end_samples)
     assert.equal(digest, end_digest)
+  end)
+
+  it("takes in the samples, too, that negative sampling drops", function()
+    local lines = {}
+    for line in io.lines(short) do lines[#lines + 1] = line end
+    local m = mr.find "lr" { schema = mr.schema_of(all), optim = mr.optim.sgd { lr = 1e-9 } }
+    mr.learn(m, short, { size = 32, negative_rate = 0.3 })
+    local sampled, bias = ffi.string(m.schema:running_bytes()), m.params[1]:weight(1)
+    m:close()
+    m = mr.find "lr" { schema = mr.schema_of(all) }
+    for _ in m:stream(short, { size = 32 }) do m:skip() end
+    assert.equal(ffi.string(m.schema:running_bytes()), sampled)
+    m:close()
+    local positive = 0
+    for i = 2, 1300 do positive = positive + tonumber(lines[i]:sub(-1)) end
+    assert.near(math.log(positive / (1299 - positive)), bias, 0.3) -- of the data as it is
   end)
 
   it("goes on to the same bits after it was broken off between any two batches", function()

@@ -45,6 +45,7 @@ function stream.learn(model, from, options)
   local shift = o.negative_rate and math.log(o.negative_rate)
   if shift then model.shift = o.correction == "q" and shift or nil end
   local training_shift = o.correction == "shift" and shift or nil
+  model.label_shift = training_shift
   local prepare = trainer.preparation(model, o)
   local watch = metrics.watch { window = o.window, every = o.every, loss = model.loss_name }
   if model.watch_bytes then watch:load(model.watch_bytes) end
