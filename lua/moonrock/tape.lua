@@ -216,7 +216,7 @@ end
 
 -- An axis as C counts them; 0 has none.
 local function place_of(operation, axis)
-  if type(axis) ~= "number" or axis % 1 ~= 0 then
+  if type(axis) ~= "number" or axis % 1 ~= 0 or math.abs(axis) > 2 ^ 30 then
     err.raise("%s: expected an axis, from 1, got %s", operation, tostring(axis))
   end
   return axis - 1
