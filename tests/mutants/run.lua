@@ -63,7 +63,7 @@ end
 local function run_tests(dir, tests)
   for word in tests:gmatch "%S+" do
     local binary = word:find "_test$" and "build/tests/" .. word
-    local command = binary and ("make %s >/dev/null && ./moonrock tests/run.lua %s"):format(binary, binary)
+    local command = binary and ("make %s >/dev/null && ./moonrock tests/run.lua %s %s"):format(binary, word, binary)
       or ("./moonrock tests/run.lua --first tests/%s_spec.lua"):format(word)
     if os.execute(("cd %s && MOONROCK=./moonrock timeout %d sh -c %s >>mutant.log 2>&1 </dev/null"):format(quote(dir),
       TIMEOUT, quote(command))) ~= 0 then
