@@ -1,0 +1,23 @@
+-- Exports and imports.
+return {
+  { "an export by an age in days leaves no row out", find = "commit.time - o.age_seconds", replace = "commit.time - o.age_seconds * 1000",
+    tests = "export_filter" },
+  { "a binary export filtered by age says that it is full", find = "o.min_count or o.age or o.age_seconds) and 1 or 0",
+    replace = "o.min_count or o.age) and 1 or 0", tests = "export_filter" },
+  { "an export by an age in steps has a step too many", find = "return o.age and math.max(0, commit.step - o.age) or 0",
+    replace = "return o.age and math.max(0, commit.step - o.age - 1) or 0", tests = "export_filter" },
+  { "an export by counts needs one more", find = "most >= e->o->count;", replace = "most > e->o->count;", tests = "export_filter" },
+  { "an export by counts looks at the first column alone", find = "most = MAX(most, r->count[c]);\n    return r->step",
+    replace = "most = MAX(most, r->count[0]);\n    return r->step", tests = "export" },
+  { "an export by age forgets its rows' age where it is a delta too", find = "r->step > e->o->since && r->step > e->o->after &&",
+    replace = "r->step > e->o->since && (e->o->since || r->step > e->o->after) &&", tests = "export_filter" },
+  { "a delta has the rows of its first step again", find = "r->step > e->o->since && r->step", replace = "r->step >= e->o->since && r->step",
+    tests = "export_filter" },
+  { "the step of a time is that of the commit before", find = "if (entry[1] <= d->until)", replace = "if (entry[1] < d->until)",
+    tests = "export_filter" },
+  { "an age in weeks is one in days", find = "w = 7 * 86400", replace = "w = 86400", tests = "export_filter" },
+  { "importing a delta leaves the records of names that are no more", find = "if (sorted_delete_range(&m->deleted, \"\\1\", \"\\2\", 1))",
+    replace = "if (sorted_delete_range(&m->deleted, \"\\1\", \"\\1\\1\", 1))", tests = "export" },
+  { "a delta of another past is taken", find = "record.mark.step == last->step &&\n                    record.mark.time == last->time;",
+    replace = "record.mark.step == last->step;", tests = "export export_filter" },
+}
