@@ -131,7 +131,8 @@ end, { optim = mr.optim.sgd { lr = 0.1 } })
 
   it("by the command: an age in days, counts and tables", function()
     for words, wanted in pairs {
-      ["--age 30d"] = FILTERS[9][3], ["--age 36h"] = FILTERS[10][3], ["--age 2w"] = function(row) return row.step > days[26] end, ["--age 10"] = FILTERS[7][3],
+      ["--age 30d"] = FILTERS[9][3], ["--age 36h"] = FILTERS[10][3],
+      ["--age 2w"] = function(row) return row.step > days[26] end, ["--age 10"] = FILTERS[7][3],
       ["--min-count 8"] = FILTERS[3][3], ["--table b"] = FILTERS[1][3], ["--since 33"] = FILTERS[5][3],
     } do
       local status, _, errors = shell.run(("%s export --store %s --out %s/cli.tsv %s"):format(shell.program, store, dir,

@@ -15,7 +15,7 @@ return {
     tests = "export_filter" },
   { "the step of a time is that of the commit before", find = "if (entry[1] <= d->until)", replace = "if (entry[1] < d->until)",
     tests = "export_filter" },
-  { "an age in weeks is one in days", find = "w = 7 * 86400", replace = "w = 86400", tests = "export_filter" },
+  { "an age in weeks is one in days", find = "h = 3600, d = 86400, w = 7 * 86400 }\n\nlocal function age", replace = "h = 3600, d = 86400, w = 86400 }\n\nlocal function age", tests = "export_filter" },
   { "importing a delta leaves the records of names that are no more", find = "if (sorted_delete_range(&m->deleted, \"\\1\", \"\\2\", 1))",
     replace = "if (sorted_delete_range(&m->deleted, \"\\1\", \"\\1\\1\", 1))", tests = "export" },
   { "a delta of another past is taken", find = "record.mark.step == last->step &&\n                    record.mark.time == last->time;",
