@@ -396,6 +396,18 @@ static void counts_test(void)
         mr_store_close(s);
         mr_table_free(t);
     }
+    static uint64_t small[200]; /* keys that differ in one byte alone */
+    must(!tree_remove(at("small")), "remove");
+    mr_store *s = mr_store_open(at("small"), MR_STORE_CREATE);
+    mr_table *t = table_make();
+    must(s && !mr_store_load(s, t), "create");
+    for (uint64_t i = 0; i < 200; i++)
+        small[i] = 199 - i;
+    push(t, small, 200, 1);
+    must(!commit_all(s, t, 1), "commit");
+    counts_are(s, t, 200, "small keys");
+    mr_store_close(s);
+    mr_table_free(t);
     report("a table counts its rows right, through failed commits, restores and reopening", before);
 }
 
