@@ -143,6 +143,7 @@ local function make_base()
   local file = shell.write(dir .. "/base.lua", HEAD .. 'return mr.model("evil", plain)\n')
   base = dir .. "/base"
   local model = mr.find(file) { store = base, data = mr.data { files = data, format = "libsvm" } }
+  model:commit()
   model:close()
 end
 
