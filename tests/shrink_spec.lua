@@ -125,7 +125,7 @@ model:close()
     local whole = train(next_store(), 2, 100000, 1e9)
     assert.matches("^%x+%s+%d+\n$", whole)
     assert.equal(whole, train(next_store(), 1, 7, 1e9))
-    local small = PROGRAM:find("/san/") and 200e6 or 50e6 -- sanitizers take memory of their own
+    local small = PROGRAM:find("/san/") and 200e6 or 56e6 -- sanitizers take memory of their own
     assert.equal(whole, train(next_store(), 2, 13, small))
     local store = next_store()
     train(store, 2, 100000, 1e9, 50) -- between the commit and the drops of step 50
