@@ -204,7 +204,9 @@ describe("rows as text", function()
 
   it("go into a store that was not trained yet, which is then trained", function()
     local store = dir .. "/young"
-    mr.find(MODEL) { store = store, data = mr.data { format = "libsvm" } }:close()
+    local young = mr.find(MODEL) { store = store, data = mr.data { format = "libsvm" } }
+    young:commit()
+    young:close()
     local file = write(dir .. "/given.tsv", "table\tkey\tw.0\na.rows\t7\t0.125\n")
     good("import", "--store", store, file)
     assert.same({ 1, 1 }, { info(store).step, info(store).table_rows })

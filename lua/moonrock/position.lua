@@ -266,8 +266,9 @@ end
 
 -- ---- what there is to train ---------------------------------------------------------------------
 
--- Why a data set is not to be trained further, or nil.
-local function finished(set, o)
+-- Why a data set is not to be trained further, or nil. A run that ended before it went back to its best state
+-- has that left to do.
+local function finished(m, set, o)
   local f = set.finished
   if f and f.why == "early" then
     if o.patience and o.patience <= f.patience and (o.monitor or f.monitor) == f.monitor then return f end
@@ -276,6 +277,8 @@ local function finished(set, o)
   elseif f then
     return f
   end
+  local best = set == m.data_set and o.best and set.run.best_step
+  if best and best ~= m.step_number then return nil end
   return done(set) >= o.epochs and { why = "epochs", epochs = o.epochs } or nil
 end
 
@@ -325,7 +328,7 @@ local function plan_train(m, found, o)
   local parts, over, replaced, covered, grown = {}, {}, {}, {}, {}
   local order = o.order
   local function consider(set, files)
-    local why = finished(set, o)
+    local why = finished(m, set, o)
     if why then
       over[#over + 1] = { set = set, finished = why }
       return
@@ -338,7 +341,7 @@ local function plan_train(m, found, o)
     set.order = order
     if set.finished then
       set.note = ("%s was stopped before; goes on from step %d"):format(label(set.files), m.step_number)
-      set.finished, set.run.waited = nil, 0
+      set.finished, set.run.waited, set.run.ended = nil, 0, nil
     end
     local p = part(set, files)
     p.note, set.note = set.note, nil

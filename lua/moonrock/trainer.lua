@@ -276,7 +276,7 @@ function trainer.fit(model, options)
   if o.schedule then model:set_schedule(o.schedule) end
   local emit = o.on_event or function() end
   local began = C.mr_clock()
-  local run, rows_before, ended = model.fit, 0, nil
+  local run, rows_before = model.fit, 0
   local stopping = o.valid and o.patience and model.store
   local first_step = model.step_number
   local shift = o.negative_rate and math.log(o.negative_rate)
@@ -298,7 +298,7 @@ function trainer.fit(model, options)
   end
 
   local function tell(name, event)
-    if o[name] and o[name](event) == false then ended = { why = name, step = model.step_number } end
+    if o[name] and o[name](event) == false then run.ended = { why = name, step = model.step_number } end
   end
 
   -- Keeps the state that was just committed if it is the best. One that was committed, but not kept
@@ -334,7 +334,7 @@ function trainer.fit(model, options)
       run.waited = (run.waited or 0) + 1
       if o.reduce then model:scale_lr(model.lr_factor * o.reduce) end
       if o.patience and run.waited >= o.patience then
-        ended = { why = "early", monitor = o.monitor, patience = o.patience, epochs = run.done + 1,
+        run.ended = { why = "early", monitor = o.monitor, patience = o.patience, epochs = run.done + 1,
           step = run.best_step or model.step_number }
       end
     end
@@ -424,7 +424,7 @@ function trainer.fit(model, options)
       run.loss, run.rows, run.weight = run.loss + loss_sum, run.rows + rows, run.weight + weight
       if skipped > 0 then run.skipped = (run.skipped or 0) + skipped end
       if o.on_step and rows > 0 and o.on_step(model.step_number, loss_sum / rows) == false then
-        ended = { why = "on_step", step = model.step_number }
+        run.ended = { why = "on_step", step = model.step_number }
       end
       count, rows, weight, loss_sum, skipped = 0, 0, 0, 0, 0
     end
@@ -443,7 +443,7 @@ function trainer.fit(model, options)
         elseif model:commit_due() then
           model:commit_behind()
         end
-        if ended then break end
+        if run.ended then break end
         poll_interrupt(model)
       end
     end
@@ -453,12 +453,15 @@ function trainer.fit(model, options)
   -- Trains one part of the plan; returns what there is to say of its end.
   local function train_part(p)
     position.begin(model, p)
-    here, run, ended = p, model.fit, nil
+    here, run = p, model.fit
     run.done, run.loss, run.rows = run.done or 0, run.loss or 0, run.rows or 0
     run.weight = run.weight or run.rows
     rows_before = run.rows -- of the epoch under way, in earlier runs
     if run.monitor ~= o.monitor then run.best, run.waited = nil, nil end
     run.monitor = o.monitor
+    if run.ended and run.ended.why == "early" and not (o.patience and run.waited >= o.patience) then
+      run.ended = nil -- stopped before it went back, and now has more patience
+    end
     if tonumber(model.position.epoch) > run.done then
       epoch_end(0)
     elseif validation_due() then
@@ -466,8 +469,8 @@ function trainer.fit(model, options)
     else
       keep_best()
     end
-    if not ended and run.done < o.epochs then learn_part(p) end
-    local said
+    if not run.ended and run.done < o.epochs then learn_part(p) end
+    local said, ended = nil, run.ended
     if ended and ended.why == "early" then
       said = ("stopped early after epoch %d of %s: %s was not better %s; "):format(ended.epochs, p.label,
         o.monitor, o.patience == 1 and "once" or ("%d times"):format(o.patience))
@@ -484,7 +487,7 @@ function trainer.fit(model, options)
         or position.option(model, "epochs", finish.epochs + 1)) .. " goes on from there"
       model.files_changed = true
     else
-      model.data_set.finished = ended
+      model.data_set.finished, run.ended = ended, nil
       if said then
         said = ("%sthe state is that of step %d; %s goes on from there"):format(said, model.step_number,
           position.option(model, "patience", 2 * o.patience))
@@ -496,7 +499,7 @@ function trainer.fit(model, options)
     return said
   end
 
-  local plan = setmetatable({ patience = o.patience, monitor = o.monitor, from = o.from },
+  local plan = setmetatable({ patience = o.patience, monitor = o.monitor, from = o.from, best = stopping },
     { __index = reading })
   local parts, reason = position.plan(model, "train", o.train, plan)
   for _, p in ipairs(parts) do reason = train_part(p) or reason end
