@@ -455,6 +455,16 @@ describe("a search", function()
     assert.matches("the loss is nan", trials[2].problem)
   end)
 
+  it("takes the last validation where patience waits for a metric that is never defined", function()
+    local ones = shell.write(dir .. "/ones", (shell.read(valid):gsub("[^\n]+\n", function(line)
+      return line:sub(1, 1) == "1" and line or ""
+    end)))
+    local best = search { space = { lr = { 0.1 } },
+      fit = { train = "train", valid = ones, epochs = 2, size = 64, patience = 1 }, monitor = "auc" }
+    assert.is_true(best.valid.auc ~= best.valid.auc)
+    assert.is_true(best.valid.logloss > 0)
+  end)
+
   it("refuses test data", function()
     raises("mr.search: fit.test: trials are compared on validation data", search,
       { space = { lr = { 1 } }, fit = { train = "train", test = valid } })

@@ -12,8 +12,11 @@ local function copy(t)
   return c
 end
 
--- The metrics of a trained model: of the best validation if it stopped by it, else of the last.
-local function scores_of(result, fit) return fit.patience and result.best.valid or result.valid end
+-- The metrics of a trained model: of the best validation if it stopped by it, else of the last. There is
+-- no best where the monitor was never defined.
+local function scores_of(result, fit)
+  return fit.patience and result.best and result.best.valid or result.valid
+end
 
 -- Mean and deviation (over n - 1) of every metric.
 local function summary(list)
