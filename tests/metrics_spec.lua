@@ -486,9 +486,12 @@ describe("mr.watch", function()
       feed(a, score, label, weight, 1, cut, 20)
       b:load(a:save())
       assert.equal(a:save(), b:save())
-      feed(a, score, label, weight, cut + 1, 500, 20)
-      feed(b, score, label, weight, cut + 1, 500, 20)
-      assert.equal(a:line(), b:line())
+      -- Step by step: once a whole window is new, what was loaded no longer shows.
+      for from = cut + 1, 500, 20 do
+        for _, watch in ipairs { a, b } do feed(watch, score, label, weight, from, math.min(from + 19, 500), 20) end
+        assert.same(a:result().window, b:result().window)
+        assert.equal(a:line(), b:line())
+      end
       assert.equal(a:save(), b:save())
     end
   end)
@@ -530,15 +533,15 @@ describe("mr.watch", function()
     assert.is_true(watch:due())
     assert.is_false(watch:due())
     assert.error_matches(function() metrics.watch { every = "soon" } end,
-      "mr.watch: every is \"soon\", expected as \"10s\", \"100 batches\" or a number of samples")
+      "mr.watch: every is \"soon\", expected as \"10s\", \"100 batches\" or \"5000 samples\"")
   end)
 
   it("writes a line, with a dash for what is not defined", function()
     local watch = metrics.watch { window = 2 }
-    assert.equal("rows 0   last 0: logloss - auc -   all: logloss - auc -", watch:line())
+    assert.equal("rows 0   last 0: logloss - auc - accuracy -   all: logloss - auc - accuracy -", watch:line())
     feed(watch, { 0, 0, 0 }, { 0, 1, 1 }, nil, 1, 3, 1)
-    assert.equal("rows 3   last 2: logloss 0.6931 auc -   all: logloss 0.6931 auc 0.5000",
-      watch:line())
+    assert.equal("rows 3   last 2: logloss 0.6931 auc - accuracy 0.0000   "
+      .. "all: logloss 0.6931 auc 0.5000 accuracy 0.3333", watch:line())
   end)
 
   it("adds batches without garbage or allocation", function()
