@@ -12,13 +12,14 @@ describe("a store whose model changes", function()
   -- A model of one table, and of what `more` declares beside it.
   local function definition(columns, more)
     return mr.model("changing", function(m, opt)
-      local row = m:table("t", columns(opt))
+      local declared = columns(opt)
+      local row = m:table("t", declared)
       local add = more and more(m, opt)
       local bias = not opt.no_bias and m:param("bias", { opt.bias or 1 })
       return function(x)
         local r = row(x)
         local z = r.w:sum()
-        if r.v then z = z + mr.fm(r.v) end
+        if declared.v then z = z + mr.fm(r.v) end
         if bias then z = z + (opt.bias and (bias:sum() or bias) or bias) end
         return add and z + add(x) or z
       end

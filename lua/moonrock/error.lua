@@ -51,6 +51,9 @@ end
 -- With a traceback to be shown, errors stay where they come from.
 local DEBUG = os.getenv "MOONROCK_DEBUG" ~= nil
 
+-- Functions that were called without an error: from then on they are called as they are, which is faster.
+local went_well = setmetatable({}, { __mode = "k" })
+
 local function finish_call(ok, x, y, z)
   if ok then return x, y, z end
   error(x, 0)
@@ -64,11 +67,12 @@ end
 ---@param b? any
 ---@param c? any
 function M.call(subject, f, a, b, c) -- luacheck: no unused args
-  if DEBUG then
+  if DEBUG or went_well[f] then
     local x, y, z = f(a, b, c)
     return x, y, z
   end
   local x, y, z = finish_call(xpcall(f, improved, a, b, c))
+  went_well[f] = true
   return x, y, z
 end
 

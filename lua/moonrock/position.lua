@@ -260,7 +260,8 @@ function position.begin(m, p)
   set.ended = nil
   m.position.epoch, m.position.sample = set.epoch, set.sample
   m.fit = set.run
-  m:scale_lr(set.run.lr_factor or 1)
+  -- What was reduced on other data is not on this; a factor that the caller gave stays.
+  if set.run.lr_factor or m.step_number > 0 then m:scale_lr(set.run.lr_factor or 1) end
   if p.note then m.notice(p.note) end
 end
 

@@ -240,7 +240,11 @@ function stored.definition(kept, dir, fast)
   if type(build) ~= "function" or type(rawget(made, "name")) ~= "string" then
     err.raise("store %s: the code of model %s returns no mr.model(...)", dir, kept.name)
   end
-  local Model = require "moonrock.model"
+  local Model, settings = require "moonrock.model", {}
+  local given = rawget(made, "settings")
+  for name, value in next, type(given) == "table" and given or {} do
+    if name ~= "options" then settings[name] = value end -- they were checked when the store was made
+  end
   local definition = Model.define(rawget(made, "name"), function(model, opt)
     local options = {}
     for name, value in pairs(opt) do options[name] = value end
@@ -248,7 +252,7 @@ function stored.definition(kept, dir, fast)
     local forward, own_loss = box:raw(build, m, box:out(options))
     box:built()
     return forward, own_loss
-  end, box:into(rawget(made, "settings")))
+  end, box:into(settings))
   definition.source = { text = kept.source, module = kept.module }
   definition.stored_modules = kept.modules
   return definition
