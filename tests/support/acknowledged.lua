@@ -48,8 +48,9 @@ function Model:commit_behind(...)
 end
 
 function Model:step(...)
-  step(self, ...)
+  local finite = step(self, ...)
   tell(self)
+  return finite
 end
 
 function Model:restore(...)
