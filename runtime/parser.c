@@ -317,7 +317,7 @@ parser *parser_new(format f, const mr_reader_options *o, const char *file)
 {
     int table = f == CSV || f == TSV;
     if (table && !o->schema)
-        return fail_null("%s: format %s needs a schema", file, names[f]);
+        return fail_null("%s: format %s needs a schema (--schema FILE.lua)", file, names[f]);
     if (!table && o->schema)
         return fail_null("%s: format %s does not go with a schema, which reads csv and tsv", file,
                          names[f]);

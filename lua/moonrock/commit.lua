@@ -226,7 +226,8 @@ local function check_same(m, kept)
   if now.given and before.compiled then same = compiled.same(compiled.of(now), before.compiled) end
   if not same then
     err.raise("store %s: its schema %q differs from the one given: features would get other keys. "
-      .. "Leave --schema out to use the store's, or use another --store", m.directory, now.name)
+      .. "Use the schema it was made with (moonrock show --store DIR --source), or another --store",
+      m.directory, now.name)
   end
 end
 

@@ -50,6 +50,9 @@ end
 ---@param options? MetricsOptions group, k, slice, values, bins
 ---@return table as of Metrics:result()
 function trainer.evaluate(model, batches, options)
+  if type(batches) == "string" then
+    err.raise("mr.evaluate: expected batches, found the text %q; model:batches(FILE) reads a file", batches)
+  end
   local o = { loss = model.loss_name }
   for name, value in pairs(options or {}) do o[name] = value end
   return inference(model, function()

@@ -139,6 +139,10 @@ function train.run(args)
     show { event = "folds", folds = args.folds, mean = r.mean, deviation = r.deviation }
     return
   end
+  if args.patience and not valid then
+    options.usage("--patience %d: there is nothing to judge an epoch by; give --valid FILE or a fraction",
+      args.patience)
+  end
   fit.valid, fit.test, fit.split = valid, test, split
   local model = definition(o)
   if args.profile then profile.start() end
