@@ -39,7 +39,7 @@ local function run_all()
     shell.write(("%s/%d/misuse.lua"):format(dir, i), mode .. prelude .. "\n" .. script.code .. "\nprint 'well'\n")
   end
   local program = shell.program:match("^/") and shell.program or ("$PWD/" .. shell.program)
-  os.execute(([[program=%s; seq %d | xargs -P 2 -I N sh -c 'cd %s/N; timeout -k 5 60 '$program' misuse.lua \
+  os.execute(([[program=%s; seq %d | xargs -P 2 -I {} sh -c 'cd %s/{} || exit; timeout -k 5 60 '$program' misuse.lua \
     >said 2>&1 </dev/null; echo $? >status']]):format(program, #misuse, dir))
 end
 

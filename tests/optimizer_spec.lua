@@ -182,7 +182,8 @@ end)
     end
     jit.attach(function(what, _, _, _, code)
       local text = what == "abort" and vmdef.traceerr[code] or ""
-      if text:find("NYI", 1, true) or text:find("blacklisted", 1, true) then bad[#bad + 1] = text end
+      -- A trace that would begin in a function and end in its caller is begun again elsewhere: no obstacle.
+      if text:find("NYI", 1, true) and not text:find("lower frame", 1, true) or text:find("blacklisted", 1, true) then bad[#bad + 1] = text end
     end, "trace")
     for _ = 1, 300 do step() end
     assert.same({}, bad)

@@ -519,6 +519,12 @@ static void child_creates(void)
 {
     mr_store *s = mr_store_open(at("raced"), MR_STORE_CREATE);
     int told = !s && strstr(mr_error(), "is writing to it") != NULL;
+    if (s && mr_store_number(s, "step") == 0) { /* one that is never committed to would not stay */
+        mr_table *t = table_make();
+        advance(t, 1);
+        must(!commit_all(s, t, 1), "commit");
+        mr_table_free(t);
+    }
     if (s)
         usleep(200000);
     else if (!told)
@@ -583,7 +589,7 @@ static void creators_test(void)
         }
         check(made >= 1, "%d of four creators have the store", made);
         mr_store *s = mr_store_open(at("raced"), MR_STORE_READ);
-        check(s && is_at(s, 0), "it is not empty");
+        check(s && is_at(s, 1), "round %d: it is not at its first commit", round);
         mr_store_close(s);
     }
     report("a store that several processes make at once is made once", before);
