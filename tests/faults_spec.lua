@@ -50,10 +50,10 @@ describe("training on a disk", function()
   end)
 
   -- What an ingest of RocksDB reads of its files is a test of its own, below.
-  local function check(kind, n, where)
+  local function check(kind, n, where, seconds)
     shell.run("rm -rf " .. store .. "*")
     local plan = ("nosync class=%s nth=%d do=%s %s"):format(kind[1], n, kind[2], where or "readable=/staging/")
-    local status, said, errors, counts = faults.run({ dir = work, plan = plan }, run:command(store))
+    local status, said, errors, counts = faults.run({ dir = work, plan = plan, seconds = seconds }, run:command(store))
     local context = plan .. ": " .. errors
     if status ~= 0 then
       assert.equal(1, status, context)
@@ -96,17 +96,17 @@ describe("training on a disk", function()
   end
 
   -- RocksDB 7.8 does not look at the status of its iterator there: a file whose first block it cannot
-  -- read is taken over as one without keys, and of one whose last block it cannot read an assertion
-  -- fails.
+  -- read is taken over as one without keys, of one whose last block it cannot read an assertion fails,
+  -- and with the bounds of neither a seek backwards never ends (nor does the memory it takes).
   it("on which the n-th read of an ingest fails loses nothing", function()
     local n, met, bad, example = 1, true, 0, nil
     while met do
-      local ok, result = pcall(check, { "read", "EIO" }, n, "match=/staging/")
+      local ok, result = pcall(check, { "read", "EIO" }, n, "match=/staging/", 10)
       if ok then met = result else bad, example = bad + 1, example or result end
       n = n + (ALL and 1 or 2)
     end
     if bad > 0 then
-      pending(("known: %d reads of an ingest that fail lose records or end in an abort"):format(bad))
+      pending(("known: %d reads of an ingest that fail lose records, or never end, or end in an abort"):format(bad))
     end
   end)
 end)

@@ -1,8 +1,8 @@
 -- The test runner: `./moonrock tests/run.lua [--first] [NAME...] [C TEST...]`.
 --
 -- Every file tests/*_spec.lua is run by busted inside a process of its own, under this very
--- program; every C test given is run as it is. NAME runs only the files whose names contain it, and
--- --first leaves the rest of a file out after its first failure.
+-- program; every C test given is run as it is; JOBS (2) of them at a time. NAME runs only the files
+-- whose names contain it, and --first leaves the rest of a file out after its first failure.
 -- The last line is `N passed, N failed`; the exit status is 1 if any failed.
 
 local TIMEOUT = 900 -- seconds for a file
@@ -35,7 +35,7 @@ end
 local program = os.getenv("MOONROCK") or "./moonrock"
 local specs, binaries, names, first = {}, {}, {}, ""
 for _, a in ipairs(arg) do
-  if a == "--first" then first = " --no-keep-going"
+  if a == "--first" then first = "--no-keep-going"
   elseif a:find("^build/.*_test$") then binaries[#binaries + 1] = a
   else names[#names + 1] = a end
 end
@@ -62,19 +62,14 @@ local function failure(name, detail)
   failures[#failures + 1] = { name = name, detail = detail or "" }
 end
 
--- Runs a command, shows its output but for the protocol's lines, and counts: `ok NAME`,
--- `not ok NAME` with the detail after it, and `skip NAME`. Returns how many there were.
-local function run(title, command)
-  io.write(title, "\n")
-  io.flush()
-  local began, count, last = os.time(), 0, {}
-  local ended, detail
-  local pipe = io.popen(("timeout %d %s"):format(TIMEOUT, command) .. " 2>&1 </dev/null; echo \"--exit $?\"")
-  for line in pipe:lines() do
+-- Takes in what a file of tests printed: `ok NAME`, `not ok NAME` with the detail after it, and
+-- `skip NAME`. Returns how many there were, and the last other lines.
+local function count_up(title, output)
+  local count, last, detail = 0, {}, nil
+  for line in output:gmatch("([^\n]*)\n") do
     local kind, name = line:match("^(not ok) (.*)")
     if not kind then kind, name = line:match("^(ok) (.*)") end
     if not kind then kind, name = line:match("^(skip) (.*)") end
-    local status = line:match("^%-%-exit (%d+)$")
     if kind then
       count = count + 1
       detail = nil
@@ -88,44 +83,68 @@ local function run(title, command)
         detail = failures[#failures]
         io.write("  FAILED: ", name, "\n")
       end
-    elseif status then
-      ended = tonumber(status)
     elseif detail and line:find("^  ") then
       detail.detail = detail.detail .. line .. "\n"
     else
       last[#last + 1] = line
       if #last > 40 then table.remove(last, 1) end
     end
+  end
+  return count, table.concat(last, "\n")
+end
+
+-- Runs files, `jobs` at a time, and takes in each when it has ended.
+local function run(files, jobs)
+  local made = io.popen("mktemp -d")
+  local dir = made:read "*l"
+  made:close()
+  local input = assert(io.open(dir .. "/files", "w"))
+  for i, file in ipairs(files) do input:write(i, " ", file, "\n") end
+  input:close()
+  local pipe = io.popen(([[PROGRAM=%s FIRST=%s xargs -r -P %d -L 1 sh -c '
+    began=$(date +%%s)
+    case $2 in
+      *.lua) timeout %d "$PROGRAM" tests/run.lua --spec "$2" $FIRST ;;
+      *) ASAN_OPTIONS= timeout %d "$2" ;;
+    esac >%s/"$1" 2>&1 </dev/null
+    echo "$1 $? $(($(date +%%s) - began))"' test <%s/files]]):format(quote(program), quote(first), jobs,
+    TIMEOUT, TIMEOUT, dir, dir))
+  for line in pipe:lines() do
+    local i, status, seconds = line:match("^(%d+) (%d+) (%d+)$")
+    local file = files[tonumber(i)]
+    io.write(file, tonumber(seconds) >= 10 and ("  (%d s)"):format(seconds) or "", "\n")
+    local output = assert(io.open(dir .. "/" .. i))
+    local failed_before = failed
+    local count, last = count_up(file, output:read "*a" .. "\n")
+    output:close()
+    if file:find("_test$") and status == "0" and count == 0 then
+      passed = passed + 1
+    elseif status ~= "0" and failed == failed_before or count == 0 then
+      failure(file .. ": the file ran to its end",
+        ("  it ended with status %s after %d tests\n%s\n"):format(status, count, last))
+      io.write("  FAILED: status ", status, "\n")
+    end
+    files[file] = true
     io.flush()
   end
   pipe:close()
-  return count, ended, table.concat(last, "\n"), os.time() - began
+  for _, file in ipairs(files) do
+    if not files[file] then failure(file .. ": was run", "  it was not\n") end
+  end
+  os.execute("rm -rf " .. quote(dir))
 end
 
+-- What measures memory, time or the quiet of the machine runs by itself.
+local ALONE = { bench = true, budget = true, follow = true, memory = true, profile = true }
+local together, alone = {}, {}
 for _, file in ipairs(specs) do
-  local failed_before = failed
-  local count, status, output, seconds = run(file, quote(program) .. " tests/run.lua --spec " .. quote(file)
-    .. first)
-  local explained = failed > failed_before
-  if status ~= 0 and not explained or count == 0 then
-    failure(file .. ": the file ran to its end",
-      ("  it ended with status %s after %d tests\n%s\n"):format(status, count, output))
-    io.write("  FAILED: status ", tostring(status), "\n")
-  end
-  if seconds >= 10 then io.write(("  took %d s\n"):format(seconds)) end
+  table.insert(ALONE[file:match("([%w_]+)_spec")] and alone or together, file)
 end
-
 for _, binary in ipairs(binaries) do
-  if wanted(binary) then
-    local failed_before = failed
-    local count, status, output = run(binary, "env ASAN_OPTIONS= " .. quote(binary))
-    if status == 0 and count == 0 then passed = passed + 1 end
-    if status ~= 0 and failed == failed_before then
-      failure(binary, ("  it ended with status %s\n%s\n"):format(status, output))
-      io.write("  FAILED: status ", tostring(status), "\n")
-    end
-  end
+  if wanted(binary) then together[#together + 1] = binary end
 end
+run(together, tonumber(os.getenv "JOBS") or 2)
+run(alone, 1)
 
 if passed + failed + skipped == 0 then
   failure("tests named " .. table.concat(names, ", "), "  there are none\n")
