@@ -123,7 +123,7 @@ typedef struct mr_batch {
     int32_t normalized; /* values are those that mr_scales_apply made of: */
     const float *given; /* [entries], or NULL: all were 1 */
     const double
-        *numbers; /* for mr_schema_advance, or NULL: of numbers_n samples, dropped ones included */
+        *numbers; /* for mr_schema_observe, or NULL: of numbers_n samples, dropped ones included */
     int32_t numbers_n;
 } mr_batch;
 
@@ -383,11 +383,14 @@ int mr_schema_fit(mr_schema *s, const mr_reader_options *options);
 
 /* Lets the statistics of all fields that need fitting run along with a stream (runtime/schema_run.c), from
  * nothing; returns how many fields have such, or -1. A reader with the option `running` goes on from the schema's in
- * a copy of its own; advance tells the schema of a batch that is done with. bytes are owned by the schema
- * until the next call; load fails for those of another schema. */
+ * a copy of its own. The schema keeps the numbers of each batch that it observes; advance takes in those up to
+ * the last mark, in their order. bytes are owned by the schema until the next call; load fails for those of
+ * another schema. */
 int mr_schema_run(mr_schema *s);
 int mr_schema_running(const mr_schema *s);
-void mr_schema_advance(mr_schema *s, const mr_batch *batch);
+int mr_schema_observe(mr_schema *s, const mr_batch *batch);
+void mr_schema_mark(mr_schema *s);
+void mr_schema_advance(mr_schema *s);
 const void *mr_schema_moving_bytes(mr_schema *s, size_t *len);
 int mr_schema_moving_load(mr_schema *s, const void *bytes, size_t len);
 

@@ -251,6 +251,7 @@ void mr_schema_free(mr_schema *s)
     for (size_t i = 0; i < s->n; i++)
         free(s->fields[i].name);
     moving_free(s->fields, s->n);
+    memory_free(s->waiting);
     for (size_t i = 0; i < s->edges_n; i++)
         memory_free(s->edges[i]);
     memory_free(s->edges);

@@ -66,9 +66,11 @@ struct mr_schema {
     int valued;     /* some field is numeric */
     double **edges; /* all arrays of edges that fields have pointed to */
     size_t edges_n, edges_room;
-    char *text;    /* of mr_schema_statistics */
-    size_t moving; /* fields whose statistics run */
-    char *bytes;   /* of mr_schema_moving_bytes */
+    char *text;      /* of mr_schema_statistics */
+    size_t moving;   /* fields whose statistics run */
+    double *waiting; /* numbers of observed batches, marked_n of them for the next advance */
+    size_t waiting_n, waiting_room, marked_n;
+    char *bytes; /* of mr_schema_moving_bytes */
 };
 
 /* What a parser keeps of a schema: its fields as they were, and room to cross in. */

@@ -8,7 +8,7 @@
  * that a bucket keeps its meaning.
  *
  * The reader's thread runs ahead with a copy of its own. The numbers of a batch come with it
- * (mr_batch.numbers), and the schema takes them in when the batch is done with: its statistics are those of the
+ * (mr_batch.numbers) and wait in the schema until the batch is done with: its statistics are those of the
  * position that is committed. As bytes: uint32 version (1), fields; then for each running field, in their
  * order, the struct moving without its padding; little-endian. */
 #include <math.h>
@@ -19,6 +19,7 @@
 #include "schema.h"
 
 enum { SPAN = 8192, SAMPLE = 1024, EDGES_MAX = 1023, FIRST = 8, VERSION = 1 };
+enum { WAITING_MAX = 1 << 24 }; /* numbers that wait for a step at most */
 
 #define FARTHEST 10.0 /* deviations that a scaled number is from the mean at most */
 
@@ -104,6 +105,7 @@ size_t moving_edges(const moving *m, const double **edges)
 
 int mr_schema_run(mr_schema *s)
 {
+    s->waiting_n = s->marked_n = 0; /* of a reader that is no more */
     for (size_t j = 0; j < s->n; j++) {
         field *f = &s->fields[j];
         if (f->fitted)
@@ -125,18 +127,42 @@ int mr_schema_running(const mr_schema *s)
     return (int)s->moving;
 }
 
-void mr_schema_advance(mr_schema *s, const mr_batch *b)
+int mr_schema_observe(mr_schema *s, const mr_batch *b)
 {
-    if (!b->numbers)
-        return;
-    const double *v = b->numbers;
-    for (int32_t i = 0; i < b->numbers_n; i++)
+    size_t n = b->numbers ? (size_t)b->numbers_n * s->moving : 0;
+    if (s->waiting_n + n > WAITING_MAX)
+        return fail(
+            "schema \"%s\": %zu numbers of its fields wait for a step; call model:step() or "
+            "model:skip() for each batch of a stream",
+            s->name, s->waiting_n + n);
+    if (memory_reserve((void **)&s->waiting, &s->waiting_room, s->waiting_n + n,
+                       sizeof *s->waiting))
+        return -1;
+    if (n)
+        memcpy(s->waiting + s->waiting_n, b->numbers, n * sizeof *s->waiting);
+    s->waiting_n += n;
+    return 0;
+}
+
+void mr_schema_mark(mr_schema *s)
+{
+    s->marked_n = s->waiting_n;
+}
+
+void mr_schema_advance(mr_schema *s)
+{
+    const double *v = s->waiting, *end = v + s->marked_n;
+    while (v < end)
         for (size_t j = 0; j < s->n; j++)
             if (s->fields[j].moving) {
                 if (!isnan(*v))
                     take_in(s->fields[j].moving, &s->fields[j], *v);
                 v++;
             }
+    s->waiting_n -= s->marked_n;
+    if (s->waiting_n)
+        memmove(s->waiting, s->waiting + s->marked_n, s->waiting_n * sizeof *s->waiting);
+    s->marked_n = 0;
 }
 
 /* ---- a reader's copy ---------------------------------------------------------------------- */
@@ -220,5 +246,6 @@ int mr_schema_moving_load(mr_schema *s, const void *at, size_t len)
             return fail(AT "these running statistics are not its", s->name, f->name);
         *f->moving = m;
     }
+    s->waiting_n = s->marked_n = 0;
     return 0;
 }

@@ -182,7 +182,7 @@ end
 
 -- Reads rows, dense weights, counters and position from the store.
 local function load(m, state)
-  m.open = false
+  m.open, m.reached = false, false
   m.train_tape:reset() -- what was looked up is over
   m.eval_tape:reset()
   commit.load_tables(m, m.cold)

@@ -24,7 +24,7 @@ local Store = require "moonrock.store"
 local Table = require "moonrock.table"
 local tape = require "moonrock.tape"
 
-local Model = {}
+local Model = { backwards = 0 } -- backward passes since the last step
 Model.__index = Model
 
 local Definition = {}
@@ -136,10 +136,11 @@ function Definition:__call(options)
     data = options.data or options.schema,
     seed = options.seed or SEED, step_number = 0, tables = {}, params = {}, by_name = {},
     read_only = options.read_only or options.follow, position = ffi.new("mr_position"), fit = {},
+    reached_at = ffi.new("mr_position"), reached = false,
     clock = options.clock, cold = options.cold, lr_factor = 1, commit_every = options.commit_every,
     commit_seconds = options.commit_seconds or COMMIT_SECONDS, batches_since = 0,
     objective = objective.new("model " .. self.name, opt.loss or self.settings.loss or "bce"),
-    kept = options.detached, data_sets = {}, command = options.command,
+    kept = options.detached, data_sets = {}, said = {}, command = options.command,
     notice = options.on_notice or function(text) io.stderr:write("moonrock: ", text, "\n") end,
   }, Model)
   m.loss_name = m.objective.name
@@ -298,6 +299,20 @@ local function nothing(self)
     self.subject)
 end
 
+-- The next step is of this batch and all that came before it: its position is what a commit then records.
+-- It is noted here, since the reader may have filled the batch anew by the time of the step.
+local function reach(self, batch)
+  if batch ~= self.own_batch then return end
+  ffi.copy(self.reached_at, batch.c.position, 16)
+  if self.running then self.schema:mark() end
+  self.reached = true
+end
+
+--- Notes that a batch was dealt with, though the model was not called with it.
+---@param batch table
+---@private
+function Model:pass(batch) reach(self, batch) end
+
 --- Applies the model to a batch: logits [n, 1]. In training it records for `backward`; after
 --- `model:eval()` it only computes, and creates no rows.
 ---@param batch table
@@ -314,6 +329,7 @@ function Model:__call(batch)
       self.open = true
     end
     self.batch = batch
+    reach(self, batch)
     if self.start then self.start:see(batch) end
     tape.current = self.train_tape
   else
@@ -327,13 +343,40 @@ function Model:__call(batch)
   return logits or nothing(self)
 end
 
+local function say_once(self, what, format, ...)
+  if self.said[what] then return end
+  self.said[what] = true
+  self.notice(format:format(...))
+end
+
+-- Gradients that no step made use of. Training loops of the library step for themselves.
+local function say_unused(self)
+  if self.backwards == 0 or self.manual_commits or self.broken then return end
+  say_once(self, "unused", "%s: nothing is learned from the last %d %s: loss:backward() adds up gradients, "
+    .. "model:step() after it makes use of them", self.subject, self.backwards,
+    self.backwards == 1 and "batch" or "batches")
+end
+
+-- A learning rate that is next to nothing, and stays so.
+local function say_flat(self)
+  local t, text = self.step_number, self.schedule.text
+  if not self.schedule:over(t) then return end
+  say_once(self, "flat", "%s: its schedule %s has run out: from step %d on the learning rate is 0 and "
+    .. "nothing is learned any more; a longer schedule goes on (%s)", self.subject, text, t,
+    self.command and "--schedule" or "schedule =")
+end
+
 --- Computes without learning from now on, until `train()`.
-function Model:eval() self.training = false end
+function Model:eval()
+  if self.backwards > 0 and self.read_out then say_unused(self) end
+  self.training = false
+end
 function Model:train() self.training = true end
 
 -- Forgets the gradients since the last step.
 local function drop(self)
   self.open = false
+  self.backwards = 0
   if self.start then self.start:drop() end
   for _, t in ipairs(self.tables) do C.mr_table_drop(t.c) end
   for _, p in ipairs(self.params) do C.mr_param_zero(p.c) end
@@ -381,13 +424,15 @@ local function finite(self)
   return true
 end
 
--- The batch at hand is done with.
-local function advance(self, batch)
+-- What was reached is done with.
+local function advance(self)
   self.open = false
+  self.backwards = 0
   self.train_tape:reset()
-  if batch and batch == self.own_batch then
-    ffi.copy(self.position, batch.c.position, 16)
-    if self.running then self.schema:advance(batch) end
+  if self.reached then
+    ffi.copy(self.position, self.reached_at, 16)
+    if self.running then self.schema:advance() end
+    self.reached = false
   end
   self.batches_since = self.batches_since + 1
 end
@@ -396,7 +441,8 @@ end
 function Model:skip()
   handle.idle(self.subject, "a step")
   drop(self)
-  advance(self, self.own_batch)
+  if self.own_batch then reach(self, self.own_batch) end
+  advance(self)
 end
 
 --- A loss that is not finite: an error, or false with `model.on_nan = "skip"`.
@@ -430,7 +476,15 @@ function Model:step()
     return false
   end
   local step = self.step_number + 1
-  if self.schedule then apply_lr(self, self.lr_factor * self.schedule.at(self.step_number)) end
+  if self.backwards == 0 then
+    say_once(self, "idle", "%s: step %d changes nothing: no loss:backward() came before it", self.subject,
+      step)
+  end
+  if self.schedule then
+    local factor = self.schedule.at(self.step_number)
+    apply_lr(self, self.lr_factor * factor)
+    if factor < self.schedule.NOTHING then say_flat(self) end
+  end
   if not clip.apply(self) then self:give_up(ffi.string(C.mr_error())) end
   for i = 1, #self.tables do
     local t = self.tables[i]
@@ -445,7 +499,7 @@ function Model:step()
   end
   if self.start and self.start:step() then self.start = nil end
   self.step_number = step
-  advance(self, self.batch)
+  advance(self)
   if self.limits then shrink.enforce(self, self.limits) end
   if self.store and not self.manual_commits and self:commit_due() then self:commit_behind() end
   return true
@@ -454,20 +508,24 @@ end
 -- From here on a signal ends the loop after the batch at hand: with a commit, and an error that the
 -- program turns into its exit status.
 local function own_iterator(self, it)
-  self.own_batch = it.batch
+  self.own_batch, self.reached, self.read_out = it.batch, false, false
   local tables = self.tables
+  local statistics = self.running and self.schema
   it.ahead = function(reader)
+    if statistics and self.own_batch == it.batch then statistics:observe(it.batch) end
     for i = 1, #tables do
       if C.mr_table_ahead(tables[i].c, reader) < 0 then err.check(-1) end
     end
   end
   it.at_close = function()
+    self.read_out = true
     for i = 1, #tables do
       if not handle.closed(tables[i]) then C.mr_table_ahead_drop(tables[i].c) end
     end
   end
   C.mr_interrupt_catch()
   it.at_end = function()
+    self.read_out = true
     local signal = C.mr_interrupted()
     if signal == 0 then return end
     if self.store then self:commit() end
@@ -535,9 +593,15 @@ function Model:stream(from, options)
 end
 
 -- What goes to the store and comes from it.
-Model.commit, Model.commit_behind, Model.commit_due = commit.write, commit.write_behind, commit.due
+Model.commit_behind, Model.commit_due = commit.write_behind, commit.due
 Model.restore, Model.checkpoint, Model.refresh = commit.restore, commit.copy, commit.follow
 Model.shrink = shrink.run
+
+--- Writes everything as one atomic commit, which is durable when this returns.
+function Model:commit()
+  if self.backwards > 0 and self.read_out then say_unused(self) end
+  commit.write(self)
+end
 
 -- Where the memory goes: bytes held by and promised to each part; the rest of what is resident is the
 -- program, batches and dense weights.
@@ -599,6 +663,7 @@ end
 --- Closes the store and frees the tables. What was not committed is gone.
 function Model:close()
   local problem = self.subject .. ": it was closed; make it again to go on"
+  say_unused(self)
   if self.train_tape then self.train_tape:free() end
   if self.eval_tape then self.eval_tape:free() end
   if self.store and not handle.closed(self.store) then C.mr_commit_wait(self.store.c) end

@@ -12,6 +12,19 @@ Schedule.__index = Schedule
 
 function Schedule.__tostring(self) return self.text end
 
+--- A factor that leaves nothing of a learning rate.
+Schedule.NOTHING = 1e-10
+
+--- Whether nothing is left of the learning rate from step t on.
+---@param t integer
+---@return boolean
+function Schedule:over(t)
+  for _, later in ipairs { 0, 1, 7, 100, 1e4, t, 10 * t } do
+    if self.at(t + later) >= Schedule.NOTHING then return false end
+  end
+  return true
+end
+
 local function is(value) return getmetatable(value) == Schedule end
 
 -- name -> function of the arguments, after they were checked; and what they are called with their

@@ -339,9 +339,20 @@ function Schema:run() return err.check(C.mr_schema_run(self.c)) > 0 end
 --- Whether there are statistics that run along.
 function Schema:running() return C.mr_schema_running(self.c) > 0 end
 
---- Takes a batch of a stream in that is done with.
+--- Keeps the numbers of a batch of a stream until it is done with.
 ---@param batch table
-function Schema:advance(batch) C.mr_schema_advance(self.c, batch.c) end
+---@private
+function Schema:observe(batch)
+  if C.mr_schema_observe(self.c, batch.c) < 0 then err.check(-1) end
+end
+
+--- The next `advance` is to this batch.
+---@private
+function Schema:mark() C.mr_schema_mark(self.c) end
+
+--- Takes in the batches up to the mark.
+---@private
+function Schema:advance() C.mr_schema_advance(self.c) end
 
 --- The statistics that run along, as bytes; `restore_running` takes them back.
 ---@return ffi.cdata* bytes

@@ -573,13 +573,17 @@ function Tensor:backward()
   local id = C.mr_tape_backward(t.c, from)
   if id == -1 and t.owner and C.mr_tape_elements(t.c, from) == 1 then
     local loss = C.mr_tape_scalar(t.c, from, 0)
-    if loss - loss ~= 0 then return t.owner:refuse(loss) end
+    if loss - loss ~= 0 then
+      t.owner.backwards = t.owner.backwards + 1
+      return t.owner:refuse(loss)
+    end
   end
   while id >= 0 do
     user_backward(t, id)
     id = C.mr_tape_backward_next(t.c)
   end
   if id ~= DONE then err.check(id) end
+  if t.owner then t.owner.backwards = t.owner.backwards + 1 end
   return true
 end
 

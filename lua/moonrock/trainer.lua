@@ -435,7 +435,7 @@ function trainer.fit(model, options)
     for batch in batches do
       local last = batch.last_of_epoch
       if prepare then prepare(batch) end
-      if batch.n > 0 then learn(batch) end
+      if batch.n > 0 then learn(batch) else model:pass(batch) end
       count = count + 1
       if last or count == o.accumulate then
         step()
