@@ -49,7 +49,7 @@ static void chunk_read(read_set *s)
     }
     pthread_mutex_unlock(&ahead.lock);
     chunk c = {s->t, s->rows + from};
-    int bad = store_read_rows(s->t->store, s->t->id, c.rows, n, chunk_found, &c);
+    int bad = s->t->store.read(s->t->store.store, s->t->id, c.rows, n, chunk_found, &c);
     pthread_mutex_lock(&ahead.lock);
     if (bad && !s->failed) {
         s->failed = 1;

@@ -149,7 +149,7 @@ int mr_commit_table(mr_store *s, mr_table *t)
         return fail("store %s: table %s: no commit was begun", s->dir, table_name(t));
     if (table_attached(t) && table_attached(t) != s)
         return fail("store %s: table %s: its rows are in another store", s->dir, table_name(t));
-    table_attach(t, s);
+    store_attach(s, t);
     if (memory_reserve((void **)&c->table, &c->table_room, c->tables + 1, sizeof(mr_table *)))
         return -1;
     size_t at = c->tables;
@@ -315,7 +315,9 @@ int mr_commit_poll(mr_store *s)
     return mr_commit_wait(s) ? -1 : 1;
 }
 
-mr_table **store_tables(mr_store *s, const mr_table *leaving)
+/* ---- what tables ask of their store ---- */
+
+static mr_table **tables_of(mr_store *s, const mr_table *leaving)
 {
     if (leaving && s->behind)
         mr_commit_wait(s);
@@ -327,9 +329,14 @@ mr_table **store_tables(mr_store *s, const mr_table *leaving)
     return &s->tables;
 }
 
-int store_committing(const mr_store *s)
+static int committing(const mr_store *s)
 {
-    return s && s->behind != NULL;
+    return s->behind != NULL;
+}
+
+void store_attach(mr_store *s, mr_table *t)
+{
+    table_attach(t, &(table_store){s, store_read_rows, committing, mr_commit_wait, tables_of});
 }
 
 int mr_commit_end(mr_store *s, uint64_t step)

@@ -1,8 +1,30 @@
-/* lookup.c - a lookup from rows that are given as they are, as gradcheck needs it: what a table's
- * pull leaves (lookup.h), made by sorting the keys of the batch. */
+/* lookup.c - lookups on a tape: of a table, and from rows that are given as they are, as gradcheck
+ * needs it: what a table's pull leaves (lookup.h), made by sorting the keys of the batch. */
 #include "lookup.h"
 
+#include "profile.h"
+#include "table.h"
 #include "tape.h"
+
+int mr_table_pull(mr_table *t, mr_tape *tape, const mr_batch *batch)
+{
+    GIVEN(t && tape && batch, -1);
+    PROFILE(PART_PULL);
+    lookup *l = NULL;
+    lookup_for step = {tape_arena(tape), mr_tape_generation(tape), tape_step(tape),
+                       tape_training(tape)};
+    int rc = table_lookup(t, &step, batch, &l);
+    if (rc)
+        return rc;
+    int number = tape_lookup_add(tape, l);
+    if (number < 0)
+        lookup_forget(l);
+    else if (step.training)
+        table_lookup_keep(t, l, step.generation);
+    return number;
+}
+
+/* ---- from rows ---- */
 
 typedef struct keyed {
     uint64_t key;

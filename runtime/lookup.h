@@ -51,4 +51,11 @@ typedef struct lookup {
     int *in_use;           /* NULL, or set to 0 when the tape forgets the lookup */
 } lookup;
 
+/* It is on no tape (any more): its rows may go. */
+static inline void lookup_forget(lookup *l)
+{
+    if (l->in_use)
+        *l->in_use = 0;
+}
+
 #endif

@@ -355,6 +355,10 @@ const mr_batch *mr_reader_batch(const mr_reader *r);
  * mr_interrupted(), or -1. What the last batch pointed to is valid until then. */
 int mr_reader_next(mr_reader *r);
 
+/* The batch that the consumer has, i = 0, and the i-th after it; NULL if it is not there yet. Its memory
+ * stays until its turn is over. */
+const mr_batch *mr_reader_coming(mr_reader *r, int i);
+
 /* Starts again at a position; what is kept in memory is not read again. */
 int mr_reader_seek(mr_reader *r, int64_t epoch, int64_t sample);
 
@@ -519,9 +523,10 @@ mr_optim *mr_table_optim(mr_table *t, int c);
  * room for them until what changed is committed. */
 int mr_table_pull(mr_table *t, mr_tape *tape, const mr_batch *batch);
 
-/* The batch that the reader gave last, and the next ones, will be pulled in training: begins to read the
- * rows that the cache lacks, while others go on. drop forgets them, before the reader is closed. */
-int mr_table_ahead(mr_table *t, mr_reader *r);
+/* A batch, that of this step or a coming one (mr_reader_coming), will be pulled in training: begins to
+ * read the rows that the cache lacks, while others go on. 1; 0: not now, nor batches after it; -1. drop
+ * forgets them, before the reader is closed. */
+int mr_table_ahead(mr_table *t, const mr_batch *batch);
 void mr_table_ahead_drop(mr_table *t);
 
 /* Updates every row that got a gradient since the last push, once: gradients of the same key

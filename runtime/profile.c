@@ -3,15 +3,10 @@
 #include <string.h>
 #include <time.h>
 
-#include "operation.h"
+#include "base.h"
 #include "profile.h"
 
-enum {
-    DEPTH = 16,
-    FORWARD = PART_OPERATIONS,
-    BACKWARD = FORWARD + OP_COUNT,
-    PARTS = BACKWARD + OP_COUNT
-};
+enum { DEPTH = 16, PARTS = PART_OPERATIONS + 2 * PROFILE_OPERATIONS };
 
 static const char *const names[PART_OPERATIONS] = {
     [PART_OTHER] = "Lua and the rest",
@@ -24,6 +19,10 @@ static const char *const names[PART_OPERATIONS] = {
     [PART_PARAMS] = "push: params",
     [PART_COMMIT] = "commit",
 };
+
+/* Of the operations, which come after the parts, all forward and then all backward. */
+static const char *(*operation_name_of)(int code);
+static int operations;
 
 int profiling;
 static struct {
@@ -44,6 +43,12 @@ static void turn(void)
     double t = now();
     spent[inside[depth]].seconds += t - since;
     since = t;
+}
+
+void profile_operations(const char *(*name)(int code), int n)
+{
+    operation_name_of = name;
+    operations = n;
 }
 
 void profile_begin(int part)
@@ -85,11 +90,11 @@ int mr_profile_pause(void)
 int mr_profile_part(int i, mr_profile *out)
 {
     GIVEN(out, -1);
-    if (i < 0 || i >= PARTS)
+    if (i < 0 || i >= PART_OPERATIONS + 2 * operations)
         return -1;
-    int operation = i >= PART_OPERATIONS;
-    out->direction = !operation ? "" : i < BACKWARD ? "forward" : "backward";
-    out->name = operation ? operation_name((i - FORWARD) % OP_COUNT) : names[i];
+    int operation = i - PART_OPERATIONS;
+    out->direction = operation < 0 ? "" : operation < operations ? "forward" : "backward";
+    out->name = operation < 0 ? names[i] : operation_name_of(operation % operations);
     out->seconds = spent[i].seconds;
     out->calls = spent[i].calls;
     return 0;

@@ -16,6 +16,11 @@ enum {
     PART_OPERATIONS
 };
 
+enum { PROFILE_OPERATIONS = 128 }; /* there are at most */
+
+/* The operations register their names: name(code), code below n. */
+void profile_operations(const char *(*name)(int code), int n);
+
 extern int profiling;
 void profile_begin(int part);
 void profile_end(void);

@@ -12,9 +12,7 @@
 
 #include "kernel.h"
 #include "profile.h"
-#include "reader.h"
 #include "table_room.h"
-#include "tape.h"
 
 KERNEL_PICK(key_functions, key_functions)
 
@@ -533,14 +531,14 @@ static int plan_take(mr_table *t, const mr_batch *batch, int training, lookup **
         p->taken = p->in_use = 0;
         if (dropped)
             continue;
-        if (!store_committing(t->store)) {
+        if (!t->store.committing(t->store.store)) {
             plans_drop(t);
             fail("table %s: its share of the memory holds %.0f rows, of which %.0f changed since "
                  "the last commit: take smaller batches, or give it more memory (--memory)",
                  t->name, mr_table_cached(t), mr_table_dirty(t));
             return STARVED;
         }
-        if (mr_commit_wait(t->store))
+        if (t->store.wait(t->store.store))
             return -1;
     }
     p->taken = p->in_use = 1;
@@ -561,31 +559,23 @@ static int plans_fit(const mr_table *t, const mr_batch *batch)
     return stay < mr_table_cached(t);
 }
 
-int mr_table_ahead(mr_table *t, mr_reader *r)
+int mr_table_ahead(mr_table *t, const mr_batch *batch)
 {
-    GIVEN(t && r, -1);
+    GIVEN(t && batch, -1);
     PROFILE(PART_AHEAD);
-    if (t->resident || !t->store)
+    if (t->resident || !t->store.store)
         return 0;
     plans_sweep(t);
-    for (int i = 0; i <= PLANS_AHEAD; i++) {
-        const mr_batch *batch = reader_coming(r, i);
-        if (!batch)
-            break;
-        int known = 0;
-        for (const plan *p = t->plans; p; p = p->next)
-            known |= p->batch == batch->number;
-        if (known)
-            continue;
-        if (!plans_fit(t, batch))
-            break;
-        plan *p = plan_make(t, batch, 1);
-        if (!p)
-            return -1;
-        if (p->starved) /* its turn comes when there is room */
-            break;
+    int ahead = 0;
+    for (const plan *p = t->plans; p; p = p->next) {
+        if (p->batch == batch->number)
+            return 1;
+        ahead += !p->taken;
     }
-    return 0;
+    if (ahead > PLANS_AHEAD || !plans_fit(t, batch))
+        return 0;
+    const plan *p = plan_make(t, batch, 1);
+    return !p ? -1 : !p->starved; /* its turn comes when there is room */
 }
 
 void mr_table_ahead_drop(mr_table *t)
@@ -621,20 +611,17 @@ static int lookups_pin(mr_table *t)
     return 0;
 }
 
-int mr_table_pull(mr_table *t, mr_tape *tape, const mr_batch *batch)
+int table_lookup(mr_table *t, const lookup_for *f, const mr_batch *batch, lookup **found)
 {
-    GIVEN(t && tape && batch, -1);
-    PROFILE(PART_PULL);
-    int training = tape_training(tape);
     lookup *l = NULL;
     lookups_check(t);
-    if (training && t->first && t->tape_now != mr_tape_generation(tape))
+    if (f->training && t->first && t->tape_now != f->generation)
         return fail("table %s: it was looked up for another step, which is not over yet", t->name);
     if (t->resident) {
-        int rc = pull_resident(t, tape_arena(tape), batch, training, &l);
+        int rc = pull_resident(t, f->arena, batch, f->training, &l);
         if (rc < 0)
             return -1;
-        if (rc && !t->store)
+        if (rc && !t->store.store)
             return fail("table %s: %.0f rows fill the memory it was given (--memory), and there is "
                         "no store to put them into",
                         t->name, mr_table_cached(t));
@@ -643,9 +630,9 @@ int mr_table_pull(mr_table *t, mr_tape *tape, const mr_batch *batch)
             return -1;
     }
     if (!t->resident) {
-        if (!t->store)
+        if (!t->store.store)
             return fail("table %s: the store that its rows are in was closed", t->name);
-        int rc = plan_take(t, batch, training, &l);
+        int rc = plan_take(t, batch, f->training, &l);
         if (rc)
             return rc;
     }
@@ -653,18 +640,21 @@ int mr_table_pull(mr_table *t, mr_tape *tape, const mr_batch *batch)
     l->batch_then = batch->generation ? *batch->generation : 0;
     l->table_now = t->generation;
     l->table_then = *t->generation;
-    if (training && t->admission)
-        admit(t, l, tape_step(tape));
-    int number = rows_show(t, l, tape_arena(tape)) ? -1 : tape_lookup_add(tape, l);
-    if (number < 0 && l->in_use)
-        *l->in_use = 0;
-    if (number >= 0 && training) {
-        t->tape_now = mr_tape_generation(tape);
-        t->tape_then = *t->tape_now;
-        *t->last = l;
-        t->last = &l->next;
-    }
-    return number;
+    if (f->training && t->admission)
+        admit(t, l, f->step);
+    *found = l;
+    if (!rows_show(t, l, f->arena))
+        return 0;
+    lookup_forget(l);
+    return -1;
+}
+
+void table_lookup_keep(mr_table *t, lookup *l, const double *generation)
+{
+    t->tape_now = generation;
+    t->tape_then = *generation;
+    *t->last = l;
+    t->last = &l->next;
 }
 
 void mr_table_drop(mr_table *t)

@@ -339,8 +339,9 @@ int mr_reader_next(mr_reader *r)
     return n;
 }
 
-const mr_batch *reader_coming(mr_reader *r, int i)
+const mr_batch *mr_reader_coming(mr_reader *r, int i)
 {
+    GIVEN(r && i >= 0, NULL);
     pthread_mutex_lock(&r->lock);
     uint64_t at = r->taken + (uint64_t)i;
     const mr_batch *batch = at < r->made ? &r->ring[at % RING].batch : NULL;

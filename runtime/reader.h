@@ -40,8 +40,4 @@ struct mr_reader {
     char first_bad[1024];
 };
 
-/* The batch that the consumer has, i = 0, and the i-th after it; NULL if it is not there yet. Its memory
- * stays until its turn is over. */
-const mr_batch *reader_coming(mr_reader *r, int i);
-
 #endif

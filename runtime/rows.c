@@ -355,7 +355,8 @@ int mr_store_attach(mr_store *s, mr_table *t)
     if (state.id != table_id(t))
         return fail("store %s: table %s has number %" PRIu64 " there, and %u in the model", s->dir,
                     table_name(t), state.id, table_id(t));
-    table_state_set(t, s, &state, s->last.step);
+    store_attach(s, t);
+    table_state_set(t, &state, s->last.step);
     table_resident(t, !state.rows);
     return load_filter(s, t);
 }

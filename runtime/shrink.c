@@ -236,7 +236,7 @@ static int what_check(const mr_store *store, const mr_shrink *w, int dry)
 {
     const mr_table *t = w->table;
     int score = w->min_score > 0 || (w->max_rows >= 0 && w->by == MR_BY_SCORE);
-    if (t->store != store)
+    if (t->store.store != store)
         return fail("table %s: its rows are not those of store %s", t->name, store->dir);
     if (w->column >= (int32_t)t->columns)
         return fail("table %s: has no column %d", t->name, w->column);

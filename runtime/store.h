@@ -184,6 +184,9 @@ void follow_end(mr_store *s);
 
 /* ---- commit.c ---- */
 
+/* The rows of a table are in this store from now on. */
+void store_attach(mr_store *s, mr_table *t);
+
 /* The place of a commit's i-th file. */
 int commit_file_path(const commit *c, size_t i, char path[PATH_SIZE]);
 
@@ -223,6 +226,9 @@ int rows_file_drop_range(rows_file *f, const void *from, const void *to, size_t 
 int rows_file_end(rows_file *f);
 
 /* ---- rows.c ---- */
+
+int store_read_rows(mr_store *s, uint32_t table, const keyed_row *rows, size_t n,
+                    record_found *found, void *context);
 
 /* Calls work for the records of [from, to), ascending, checksums verified and the block cache left
  * alone, until it returns other than 0; returns that, or -1 after fail(). Several threads may. */

@@ -138,20 +138,20 @@ void mr_table_free(mr_table *t)
     memory_free(t);
 }
 
-void table_attach(mr_table *t, mr_store *s)
+void table_attach(mr_table *t, const table_store *s)
 {
-    if (t->store == s)
+    if (t->store.store == (s ? s->store : NULL))
         return;
-    if (t->store) {
+    if (t->store.store) {
         plans_drop(t); /* threads read rows of that store for them */
-        mr_table **at = store_tables(t->store, t);
+        mr_table **at = t->store.tables(t->store.store, t);
         while (*at != t)
             at = &(*at)->attached;
         *at = t->attached;
     }
-    t->store = s;
+    t->store = s ? *s : (table_store){0};
     if (s) {
-        mr_table **first = store_tables(s, NULL);
+        mr_table **first = s->tables(s->store, NULL);
         t->attached = *first;
         *first = t;
     }
@@ -159,7 +159,7 @@ void table_attach(mr_table *t, mr_store *s)
 
 mr_store *table_attached(const mr_table *t)
 {
-    return t->store;
+    return t->store.store;
 }
 
 uint32_t table_id(const mr_table *t)
@@ -282,9 +282,8 @@ void table_state_get(const mr_table *t, table_state *state)
                            .forgotten = t->forgotten};
 }
 
-void table_state_set(mr_table *t, mr_store *s, const table_state *state, uint64_t step)
+void table_state_set(mr_table *t, const table_state *state, uint64_t step)
 {
-    table_attach(t, s);
     t->kept = (double)state->rows;
     t->expired = state->expired;
     t->expiry_commit = state->expiry_commit;
@@ -360,7 +359,7 @@ double mr_table_peek(mr_table *t, int c, uint64_t key, float *out)
     for (plan *p = t->plans; p; p = p->next)
         if (reads_wait(&p->reads))
             return -1;
-    if (!t->resident && !t->store)
+    if (!t->resident && !t->store.store)
         return fail("table %s: the store that its rows are in was closed", t->name);
     row *r = table_find(t, key), *spare = NULL;
     int absent = !r || row_expired(t, r);
@@ -371,7 +370,7 @@ double mr_table_peek(mr_table *t, int c, uint64_t key, float *out)
         row_fresh(t, key, spare);
         keyed_row one = {key, spare};
         read_set s = {.t = t, .rows = &one, .n = 1};
-        if (!r && !t->resident && store_read_rows(t->store, t->id, &one, 1, peek_found, &s)) {
+        if (!r && !t->resident && t->store.read(t->store.store, t->id, &one, 1, peek_found, &s)) {
             memory_free(spare);
             return -1;
         }

@@ -2,6 +2,8 @@
 #ifndef MR_TABLE_H
 #define MR_TABLE_H
 
+#include "base.h"
+#include "lookup.h"
 #include "moonrock.h"
 
 enum { TABLES_MAX = 64 }; /* of a store: numbers below this */
@@ -59,10 +61,26 @@ typedef struct table_state {
 } table_state;
 
 void table_state_get(const mr_table *t, table_state *state);
-/* Of a store that the table's rows are read from now on, whose last commit is at `step`. */
-void table_state_set(mr_table *t, mr_store *s, const table_state *state, uint64_t step);
+/* Of the store that the table was attached to, whose last commit is at `step`. */
+void table_state_set(mr_table *t, const table_state *state, uint64_t step);
+/* Reads records by ascending keys: found(context, i, bytes, len), bytes NULL where there is none; it
+ * returns -1 to end. Any thread, while the store is open. -1 after fail(). */
+typedef int record_found(void *context, size_t i, const uint8_t *bytes, size_t len);
+
+/* What a table asks of the store that its rows are in. */
+typedef struct table_store {
+    mr_store *store; /* NULL: they are in none */
+    int (*read)(mr_store *s, uint32_t table, const keyed_row *rows, size_t n, record_found *found,
+                void *context);
+    int (*committing)(const mr_store *s); /* 1: a commit is under way; and waiting for it */
+    int (*wait)(mr_store *s);
+    /* The first of the store's tables. No commit holds the one that is leaving any more: one being
+     * written is waited for, one being prepared is aborted. */
+    mr_table **(*tables)(mr_store *s, const mr_table *leaving);
+} table_store;
+
 /* Its rows are in this store, which knows its tables until one of both is gone; NULL: in none. */
-void table_attach(mr_table *t, mr_store *s);
+void table_attach(mr_table *t, const table_store *s);
 mr_store *table_attached(const mr_table *t);
 void table_resident(mr_table *t, int yes);
 /* Microseconds that a row lives after its last gradient; 0: for good. */
@@ -77,19 +95,18 @@ size_t table_filter_changed(mr_table *t, size_t from);
 const uint8_t *table_filter_page(const mr_table *t, size_t page);
 int table_filter_load(mr_table *t, size_t page, const void *bytes, size_t len);
 
-/* ---- store: rows of a table ---- */
+/* ---- lookups, for tapes ---- */
 
-/* Reads records by ascending keys: found(context, i, bytes, len), bytes NULL where there is none; it
- * returns -1 to end. Any thread, while the store is open. -1 after fail(). */
-typedef int record_found(void *context, size_t i, const uint8_t *bytes, size_t len);
-int store_read_rows(mr_store *s, uint32_t table, const keyed_row *rows, size_t n,
-                    record_found *found, void *context);
+typedef struct lookup_for {
+    arena *arena;             /* whose memory lasts until the step is over */
+    const double *generation; /* of the tape: counts its steps */
+    uint64_t step;
+    int training;
+} lookup_for;
 
-/* Whether a commit is under way (mr_commit_wait). */
-int store_committing(const mr_store *s);
-
-/* The first of a store's tables. No commit holds the one that is leaving any more: one being written is
- * waited for, one being prepared is aborted. */
-mr_table **store_tables(mr_store *s, const mr_table *leaving);
+/* Looks the rows of a batch up (mr_table_pull): 0, -1, -2. Of a training step the table keeps the lookup
+ * for the push, once the tape has it. */
+int table_lookup(mr_table *t, const lookup_for *f, const mr_batch *batch, lookup **found);
+void table_lookup_keep(mr_table *t, lookup *l, const double *generation);
 
 #endif

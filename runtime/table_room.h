@@ -165,7 +165,7 @@ struct mr_table {
     admission *admission;       /* NULL: every key is admitted */
     double *generation;         /* counts how often all rows went: lookups before are over */
     /* where rows come from and go to */
-    mr_store *store;        /* NULL: there is none, or it was closed */
+    table_store store;      /* none, too, once it was closed */
     mr_table *attached;     /* the store's next table */
     atomic_int resident;    /* the cache holds every row */
     uint64_t step;          /* the last one */

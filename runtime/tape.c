@@ -39,6 +39,13 @@ struct mr_tape {
 
 /* ---- the tape ---- */
 
+_Static_assert((int)OP_COUNT <= PROFILE_OPERATIONS, "a profile has room for all operations");
+
+__attribute__((constructor)) static void operations_register(void)
+{
+    profile_operations(operation_name, OP_COUNT);
+}
+
 mr_tape *mr_tape_new(uint64_t seed, int real)
 {
     if (real != sizeof(float) && real != sizeof(double))

@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#include "reader.h"
 #include "store.h"
 #include "support/check.h"
 #include "support/store.h"
@@ -188,6 +187,16 @@ static int step_by(mr_table *t, const mr_batch *b, uint64_t step)
     return found;
 }
 
+/* Begins to read the rows of the batch at hand, and of those that come. */
+static int look_ahead(mr_table *t, mr_reader *r)
+{
+    const mr_batch *batch;
+    int more = 1;
+    for (int i = 0; more == 1 && (batch = mr_reader_coming(r, i)); i++)
+        more = mr_table_ahead(t, batch);
+    return more < 0 ? -1 : 0;
+}
+
 /* A pass over the records, read ahead or not, with commits behind it; the digest. */
 static void pass(const char *name, int ahead, char digest[33])
 {
@@ -196,7 +205,7 @@ static void pass(const char *name, int ahead, char digest[33])
     mr_reader *r = records_open();
     uint64_t step = TRAINED;
     while (mr_reader_next(r) > 0) {
-        must(!ahead || !mr_table_ahead(t, r), "ahead");
+        must(!ahead || !look_ahead(t, r), "ahead");
         must(step_by(t, mr_reader_batch(r), ++step) >= 0, "step");
         if (step % 4 == 0)
             must(!mr_commit_begin(s) && !mr_commit_table(s, t) && !mr_commit_behind(s, step),
@@ -223,7 +232,7 @@ static void ahead_test(void)
         int failed = 0;
         uint64_t step = TRAINED;
         while (!failed && mr_reader_next(r) > 0) {
-            failed = mr_table_ahead(t, r);
+            failed = look_ahead(t, r);
             if (!failed && step_by(t, mr_reader_batch(r), ++step) < 0)
                 failed = 1;
         }

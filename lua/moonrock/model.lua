@@ -514,7 +514,13 @@ local function own_iterator(self, it)
   it.ahead = function(reader)
     if statistics and self.own_batch == it.batch then statistics:observe(it.batch) end
     for i = 1, #tables do
-      if C.mr_table_ahead(tables[i].c, reader) < 0 then err.check(-1) end
+      local n = 0
+      repeat
+        local batch = C.mr_reader_coming(reader, n)
+        local more = batch ~= nil and C.mr_table_ahead(tables[i].c, batch) or 0
+        if more < 0 then err.check(-1) end
+        n = n + 1
+      until more == 0
     end
   end
   it.at_close = function()
