@@ -1,7 +1,7 @@
 --- A store's model without its code: tables and dense weights as the layouts in the store describe them. It
 -- can be looked at and shrunk, not trained or asked for scores.
 local ffi = require "ffi"
-local json = require "dkjson"
+local json = require "moonrock.json"
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"
 local export = require "moonrock.export"

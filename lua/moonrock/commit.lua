@@ -1,6 +1,6 @@
 --- What a model and its store exchange: the commits of all there is (rows, params, counters, position,
 -- fitted statistics, the description of the model), and their way back.
-local json = require "dkjson"
+local json = require "moonrock.json"
 local C = require "moonrock.ffi"
 local compiled = require "moonrock.compiled"
 local err = require "moonrock.error"

@@ -1,6 +1,6 @@
 --- Export and import: a store's last commit as files, and back (runtime/export.c has the formats).
 local ffi = require "ffi"
-local json = require "dkjson"
+local json = require "moonrock.json"
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"
 local layout = require "moonrock.layout"

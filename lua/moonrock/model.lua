@@ -1,7 +1,7 @@
 --- Models: named state (tables, params), a function of a batch, and the store that keeps both.
 -- `mr.model(name, build)` makes a definition; calling that with options makes a Model.
 local ffi = require "ffi"
-local json = require "dkjson"
+local json = require "moonrock.json"
 local C = require "moonrock.ffi"
 local clip = require "moonrock.clip"
 local commit = require "moonrock.commit"

@@ -1,6 +1,6 @@
 --- The model of a store, from the store alone: its code runs in a box, if it is trusted; a shipped
 -- model's is the program's own. Schemas are data (moonrock.compiled).
-local json = require "dkjson"
+local json = require "moonrock.json"
 local compiled = require "moonrock.compiled"
 local err = require "moonrock.error"
 local Model = require "moonrock.model"

@@ -1,6 +1,6 @@
 --- The store of a model: named records, rows, commits (runtime/store.c and what store.h lists).
 local ffi = require "ffi"
-local json = require "dkjson"
+local json = require "moonrock.json"
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"
 local handle = require "moonrock.handle"

@@ -1,6 +1,6 @@
 --- Reads all of a store, and of the states kept in it, and names what is wrong (runtime/verify.c).
 local ffi = require "ffi"
-local json = require "dkjson"
+local json = require "moonrock.json"
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"
 local export = require "moonrock.export"

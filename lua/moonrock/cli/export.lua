@@ -1,5 +1,5 @@
 -- moonrock export: the last commit of a store as a file.
-local json = require "dkjson"
+local json = require "moonrock.json"
 local options = require "moonrock.cli.options"
 local output = require "moonrock.cli.output"
 

@@ -1,5 +1,5 @@
 -- moonrock import: files that export wrote, into a store.
-local json = require "dkjson"
+local json = require "moonrock.json"
 local options = require "moonrock.cli.options"
 local output = require "moonrock.cli.output"
 

@@ -1,6 +1,6 @@
 -- moonrock info: what a store holds.
 local ffi = require "ffi"
-local json = require "dkjson"
+local json = require "moonrock.json"
 local C = require "moonrock.ffi"
 local options = require "moonrock.cli.options"
 local output = require "moonrock.cli.output"

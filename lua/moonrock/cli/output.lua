@@ -1,5 +1,5 @@
 -- Results on standard output: lines for people, or JSON events with their keys in a fixed order.
-local json = require "dkjson"
+local json = require "moonrock.json"
 
 local output = {}
 

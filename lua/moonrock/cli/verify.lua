@@ -1,5 +1,5 @@
 -- moonrock verify: reads all of a store and names what is wrong with it.
-local json = require "dkjson"
+local json = require "moonrock.json"
 local options = require "moonrock.cli.options"
 local output = require "moonrock.cli.output"
 
