@@ -100,7 +100,12 @@ int mr_store_checkpoint(mr_store *s, const char *name)
 {
     GIVEN(s && name, -1);
     char fresh[PATH_SIZE], kept[PATH_SIZE], target[PATH_SIZE];
-    if (name_check(s, name) || state_settle(s) || path_make(fresh, "%s/staging/kept", s->dir) ||
+    if (name_check(s, name))
+        return -1;
+    if (!s->last.number && !s->ahead.number && !s->behind)
+        return fail("store %s: it holds no commit yet that could be kept as \"%s\"; commit first",
+                    s->dir, name);
+    if (state_settle(s) || path_make(fresh, "%s/staging/kept", s->dir) ||
         path_make(kept, "%s/kept", s->dir) ||
         path_make(target, "%s/%s.%llu", kept, name, (unsigned long long)kept_latest(s, name) + 1) ||
         directory_make(kept))

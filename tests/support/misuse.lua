@@ -15,6 +15,7 @@ function declare(m)
 end
 function new(o, f) return mr.model("M", f or declare)(o or {}) end
 function stored(o) o = o or {} o.store, o.data = STORE, mr.data { files = "a.libsvm" } return new(o) end
+function kept() local m = stored() m:commit() m:close() end
 function batches(o) return mr.data { files = "a.libsvm" }:batches(nil, o or { size = 100 }) end
 function train(m, b) local l = mr.bce(m(b), b.label) l:backward() m:step() return l end
 function op(forward, backward) return mr.operation { name = "mine", forward = forward, backward = backward } end
@@ -183,9 +184,10 @@ group("models", {
   { "restore of a number", "stored():restore(5)", "restore" },
   { "restore outside of it", "stored():restore('../..')", "expected letters" },
   { "restore of what is not kept", "stored():restore('none')", "no state is kept as none" },
-  { "restore within a step", "local m, b = stored(), batches()() m.store:checkpoint 'k' local l = mr.bce(m(b), "
+  { "restore within a step", "local m, b = stored(), batches()() m:commit() m.store:checkpoint 'k' local l = mr.bce(m(b), "
     .. "b.label) m:restore('k') l:backward()", "step that is over" },
-  { "steps after restore", "local m, b = stored(), batches()() m.store:checkpoint 'k' train(m, b) m:restore('k') "
+  { "checkpoint before a commit", "stored().store:checkpoint 'k'", "holds no commit yet" },
+  { "steps after restore", "local m, b = stored(), batches()() m:commit() m.store:checkpoint 'k' train(m, b) m:restore('k') "
     .. "train(m, b) m:commit()", true },
   { "a copy to nowhere", "stored():checkpoint()", "copy: expected a text, got nil" },
   { "a copy to nothing", "stored():checkpoint('')", "" },
@@ -295,12 +297,12 @@ group("stores", {
   { "opened from nothing", "require('moonrock.store').open()", "expected a directory" },
   { "opened in no mode", "require('moonrock.store').open(STORE, 'zz')", "zz" },
   { "exported from nothing", "mr.export()", "expected a directory" },
-  { "exported to nothing", "stored():close() mr.export(STORE)", "" },
-  { "exported to a number", "stored():close() mr.export(STORE, 5)", "" },
-  { "exported in no format", "stored():close() mr.export(STORE, 'x', { format = 'zz' })", "zz" },
-  { "exported to a directory", "stored():close() mr.export(STORE, '.')", "" },
-  { "exported since never", "stored():close() mr.export(STORE, 'o.bin', { since = {} })", "" },
-  { "exported tables that are none", "stored():close() mr.export(STORE, 'o.bin', { tables = { 'x' } })",
+  { "exported to nothing", "kept() mr.export(STORE)", "" },
+  { "exported to a number", "kept() mr.export(STORE, 5)", "" },
+  { "exported in no format", "kept() mr.export(STORE, 'x', { format = 'zz' })", "zz" },
+  { "exported to a directory", "kept() mr.export(STORE, '.')", "" },
+  { "exported since never", "kept() mr.export(STORE, 'o.bin', { since = {} })", "" },
+  { "exported tables that are none", "kept() mr.export(STORE, 'o.bin', { tables = { 'x' } })",
     'has no table "x"' },
   { "imported from nothing", "mr.import(STORE)", "" },
   { "verified: nothing", "mr.verify()", "expected a directory" },
@@ -413,7 +415,7 @@ group("operations", {
   { "a huge shape", "mr.operation { name = 'mine', shape = function() return 1e5, 1e5 end, "
     .. "forward = function() end }(new()(batches()()))", "" },
   { "a shape beyond memory", "mr.operation { name = 'mine', shape = function() return 2^31 - 1 end, "
-    .. "forward = function() end }(new { memory = '500MB' }(batches()()))", "MB at once" },
+    .. "forward = function() end }(new { memory = '500MB' }(batches()()))", "more than the 500 MB" },
   { "a negative shape", "mr.operation { name = 'mine', shape = function() return -1 end, "
     .. "forward = function() end }(new()(batches()()))", "" },
   { "a number of inputs", "op(function() end)(5, 5)", "" },
