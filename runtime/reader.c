@@ -434,6 +434,8 @@ int mr_schema_fit(mr_schema *s, const mr_reader_options *given)
         rc = scan_read(&scan, 1 << 16, &none);
     if (rc == SCAN_STOPPED || rc == SCAN_WAITED)
         rc = fail("schema \"%s\": interrupted while it was fitted", s->name);
+    if (!rc && !scan.record)
+        rc = fail("%s: holds no samples", source_name(scan.source));
     if (!rc)
         rc = fit_finish(f, scan.bad_most, scan.first_bad);
     scan_close(&scan);

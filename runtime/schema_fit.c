@@ -29,6 +29,7 @@ typedef struct column {
 struct fit {
     mr_schema *schema;
     column *columns; /* [schema->n], by field */
+    int64_t records; /* observed */
 };
 
 fit *fit_new(mr_schema *s)
@@ -104,6 +105,7 @@ static int pick(column *c, int64_t record, double v)
 
 int fit_observe(fit *f, cell *cells, int64_t record, char *error, size_t len)
 {
+    f->records++;
     for (size_t j = 0; j < f->schema->n; j++) {
         const field *d = &f->schema->fields[j];
         if (!wanted(d) || cells[d->slot].missing)
@@ -169,7 +171,8 @@ int fit_finish(fit *f, int64_t bad, const char *first)
         if (bad)
             return fail(AT "no numbers to fit: %lld bad lines; the first: %.600s", s->name,
                         s->fields[j].name, (long long)bad, first);
-        return fail(AT "no numbers to fit: every cell is missing", s->name, s->fields[j].name);
+        return fail(AT "no numbers to fit: %s", s->name, s->fields[j].name,
+                    f->records ? "every cell is missing" : "no sample is left to train on");
     }
     for (size_t j = 0; j < s->n; j++) {
         field *d = &s->fields[j];

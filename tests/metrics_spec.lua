@@ -538,7 +538,7 @@ describe("mr.watch", function()
 
   it("writes a line, with a dash for what is not defined", function()
     local watch = metrics.watch { window = 2 }
-    assert.equal("rows 0   last 0: logloss - auc - accuracy -   all: logloss - auc - accuracy -", watch:line())
+    assert.equal("rows 0   last 0: logloss - auc - accuracy -   all: logloss - auc_all - accuracy -", watch:line())
     feed(watch, { 0, 0, 0 }, { 0, 1, 1 }, nil, 1, 3, 1)
     assert.equal("rows 3   last 2: logloss 0.6931 auc - accuracy 0.0000   "
       .. "all: logloss 0.6931 auc 0.5000 accuracy 0.3333", watch:line())

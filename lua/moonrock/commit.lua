@@ -226,8 +226,8 @@ local function check_same(m, kept)
   if now.given and before.compiled then same = compiled.same(compiled.of(now), before.compiled) end
   if not same then
     err.raise("store %s: its schema %q differs from the one given: features would get other keys. "
-      .. "Use the schema it was made with (moonrock show --store DIR --source), or another --store",
-      m.directory, now.name)
+      .. "%s to go on with the store's, or give another store", m.directory, now.name,
+      m.command and "Leave --schema out" or "Use the schema it was made with (moonrock show --source)")
   end
 end
 

@@ -327,17 +327,18 @@ end
 
 local function number(x) return x == x and ("%.4f"):format(x) or "-" end
 
-local function words(r)
+local function words(r, auc)
   if not r.logloss then return "rmse " .. number(r.rmse) end
-  return ("logloss %s auc %s accuracy %s"):format(number(r.logloss), number(r.auc), number(r.accuracy))
+  return ("logloss %s %s %s accuracy %s"):format(number(r.logloss), auc, number(r.auc), number(r.accuracy))
 end
 
---- One line for people: `rows 120000   last 10000: logloss 0.4512 auc 0.7712   all: ...`.
+--- One line for people: `rows 120000   last 10000: logloss 0.4512 auc 0.7712 ...   all: logloss 0.4630
+--- auc_all 0.7534 ...`. auc_all is by 4096 bins, and of scores from the first batch on.
 ---@return string
 function Watch:line()
   local r = self:result()
-  return ("rows %d   last %d: %s   all: %s"):format(r.rows, r.window.rows, words(r.window),
-    words(r.total))
+  return ("rows %d   last %d: %s   all: %s"):format(r.rows, r.window.rows, words(r.window, "auc"),
+    words(r.total, "auc_all"))
 end
 
 Watch.__tostring = Watch.line

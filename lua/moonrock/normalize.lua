@@ -72,7 +72,7 @@ local Watch = {}
 Watch.__index = Watch
 
 --- Looks at the batches that a model trains on, to say once per run when its loss is far above that of a
---- constant, and of which values that may come.
+--- constant, and of which values that may come; and when all labels are of one class.
 ---@param model table
 ---@return ScaleWatch
 function normalize.watch(model)
@@ -122,6 +122,14 @@ function Watch:notice(loss, value)
       self.told = true
       self.model.notice(text)
     end
+  end
+  local classes = self.model.objective.link == C.MR_LOGIT and s.weight > 0
+  if classes and (s.mean == 0 or s.mean == 1) and not self.model.streaming and not self.told_class then
+    local said = ("all %.0f labels that were trained on are %d: there is nothing to tell apart, and no AUC")
+      :format(s.rows, s.mean)
+    text = text and text .. "; " .. said or said
+    self.told_class = true
+    self.model.notice(said)
   end
   ffi.fill(s, ffi.sizeof(s))
   return text

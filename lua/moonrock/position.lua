@@ -345,7 +345,9 @@ local function plan_train(m, found, o)
       set.finished, set.run.waited, set.run.ended = nil, 0, nil
     end
     local p = part(set, files)
-    p.note, set.note = set.note, nil
+    local resumed = half_way(set) and (set.sample > 0 or done(set) > 0)
+      and ("%s: goes on where it was left, at %s, step %d"):format(label(files), place(set), m.step_number)
+    p.note, set.note = set.note or resumed or nil, nil
     parts[#parts + 1] = p
   end
   for _, set in ipairs(m.data_sets) do
@@ -464,7 +466,10 @@ local function plan_learn(m, found, o)
         over[#over + 1] = set
       else
         if r == "grown" then set.files[1] = remember(f) end
-        read_on(set, f)
+        local p = read_on(set, f)
+        if set.sample > 0 then
+          p.note = ("%s: goes on behind record %d, step %d"):format(shown(f.name), set.sample, m.step_number)
+        end
       end
     else
       local note

@@ -2,6 +2,7 @@
 -- tries settings and returns the best. Neither looks at test data.
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"
+local metrics = require "moonrock.metrics"
 local trainer = require "moonrock.trainer"
 
 local search = {}
@@ -18,19 +19,45 @@ local function scores_of(result, fit)
   return fit.patience and result.best and result.best.valid or result.valid
 end
 
--- Mean and deviation (over n - 1) of every metric.
+-- Mean and deviation (over n - 1) of every metric, over the n folds in which it is defined; and in how many
+-- it is not, by name.
 local function summary(list)
-  local mean, deviation = {}, {}
+  local mean, deviation, undefined = {}, {}, nil
   for name, value in pairs(list[1]) do
     if type(value) == "number" then -- not slices
-      local sum, squares = 0, 0
-      for _, scores in ipairs(list) do sum = sum + scores[name] end
-      mean[name] = sum / #list
-      for _, scores in ipairs(list) do squares = squares + (scores[name] - mean[name]) ^ 2 end
-      deviation[name] = math.sqrt(squares / (#list - 1))
+      local sum, squares, n = 0, 0, 0
+      for _, scores in ipairs(list) do
+        local x = scores[name]
+        if x == x then sum, n = sum + x, n + 1 end
+      end
+      mean[name] = sum / n
+      for _, scores in ipairs(list) do
+        local x = scores[name]
+        if x == x then squares = squares + (x - mean[name]) ^ 2 end
+      end
+      deviation[name] = math.sqrt(squares / (n - 1))
+      if n < #list then
+        undefined = undefined or {}
+        undefined[name] = #list - n
+      end
     end
   end
-  return mean, deviation
+  return mean, deviation, undefined
+end
+
+-- Says of which folds the mean of a metric is not.
+local function tell_undefined(list, names, notice)
+  for _, name in ipairs(names) do
+    local folds, why = {}, nil
+    for fold, scores in ipairs(list) do
+      local problem = scores[name] and metrics.undefined(scores, name)
+      if problem then folds[#folds + 1], why = fold, why or problem end
+    end
+    if #folds > 0 then
+      notice(("%s is not defined in fold%s %s (%s): its mean is of %s"):format(name, #folds > 1 and "s" or "",
+        table.concat(folds, ", "), why, #folds < #list and ("the other %d"):format(#list - #folds) or "none"))
+    end
+  end
 end
 
 --- Trains `folds` models, each on all records of the training data but those of its fold, and scores
@@ -39,8 +66,9 @@ end
 ---@param make fun(fold: integer): table a new model for each fold; it is closed afterwards. One with a
 --- store of its own for each fold is resumed
 ---@param options table folds (5), on_fold(fold, metrics), and those of mr.fit; not valid, test or split
----@return { mean: table, deviation: table, folds: table[] } of the metrics; deviation is that of a
---- fold, over folds - 1
+---@return { mean: table, deviation: table, undefined: table|nil, folds: table[] } of the metrics, over
+--- the folds in which each is defined; deviation is that of a fold, over one less; undefined: in how many it
+--- is not
 function search.cross_validate(make, options)
   if type(options) ~= "table" then
     err.raise("mr.cross_validate: expected a function and options, got %s and %s", type(make), type(options))
@@ -52,7 +80,7 @@ function search.cross_validate(make, options)
     if fit[name] ~= nil then err.raise("mr.cross_validate takes no %s: folds of train are held out", name) end
   end
   fit.valid = fit.train
-  local list, schema, statistics = {}, nil, nil
+  local list, schema, statistics, notice = {}, nil, nil, nil
   for fold = 1, folds do
     local model = make(fold)
     if type(model) ~= "table" or not model.step_number then
@@ -66,13 +94,15 @@ function search.cross_validate(make, options)
       schema:fit { files = fit.train, split = fit.split, bad_lines = fit.bad_lines }
     end
     list[fold] = scores_of(trainer.fit(model, fit), fit)
+    notice = model.notice
     model:close()
     if on_fold then on_fold(fold, list[fold]) end
   end
   if schema and statistics then schema:restore(statistics)
   elseif schema then schema:fit { files = fit.train, bad_lines = fit.bad_lines } end
-  local mean, deviation = summary(list)
-  return { mean = mean, deviation = deviation, folds = list }
+  local mean, deviation, undefined = summary(list)
+  tell_undefined(list, { "auc", "gauc" }, notice)
+  return { mean = mean, deviation = deviation, undefined = undefined, folds = list }
 end
 
 -- ---- search -----------------------------------------------------------------------------------

@@ -33,8 +33,9 @@ end
 --- windowed metrics), every (samples between lines), on_line(watch), on_batch(batch, loss, iterator),
 --- from = "start" (of the file, whatever was read of it before); and of mr.fit: on_nan, class_weight,
 --- negative_rate, correction, schedule, clip_norm, clip_each, clip_value. Metrics are of the data as it is
----@return table watch with its metrics; bad_lines, first_bad: lines that were skipped; skipped,
---- first_skipped: batches that were not finite; rows_learned; reason: why there was nothing to learn
+---@return table watch with its metrics, which the error of a signal has, too; bad_lines, first_bad: lines
+--- that were skipped; skipped, first_skipped: batches that were not finite; rows_learned; reason: why there
+--- was nothing to learn
 function stream.learn(model, from, options)
   local o = options or {}
   for name, value in pairs(o) do trainer.check_option(name, value, true) end
@@ -103,6 +104,7 @@ function stream.learn(model, from, options)
   local function next_batch()
     local ok, batch = pcall(batches)
     if ok then return batch end
+    if type(batch) == "table" and batch.interrupted then return nil end
     if type(batch) == "string" and not model.broken and model.store and model.batches_since > 0 then
       model:commit()
     end
@@ -126,7 +128,7 @@ function stream.learn(model, from, options)
       if o.on_line then o.on_line(watch) end
     end
     if model:commit_due() then model:commit_behind() end
-    trainer.poll_interrupt(model)
+    if C.mr_interrupted() ~= 0 then break end
   end
   check_scales()
   watch.bad_lines, watch.first_bad = batches:skipped()
@@ -136,7 +138,7 @@ function stream.learn(model, from, options)
     model:commit()
   end
   local signal = C.mr_interrupted()
-  if signal ~= 0 then error({ interrupted = signal }, 0) end
+  if signal ~= 0 then error({ interrupted = signal, watch = watch }, 0) end
   return watch
 end
 

@@ -10,6 +10,7 @@ local position = require "moonrock.position"
 local trainer = {}
 
 local EVAL_BATCH = 4096
+local NO_RATE = 1e-10 -- of a learning rate: nothing
 
 --- Raises {interrupted = signal} if a signal asked the program to stop.
 local function poll_interrupt(model)
@@ -243,6 +244,48 @@ end
 
 trainer.preparation = preparation
 
+-- Options that have no effect, each with why.
+local OF_VALIDATION = { "patience", "monitor", "reduce", "validate_every", "on_validate" }
+
+local function tell_unused(model, o, given)
+  local function tell(name, why) model.notice(("%s has no effect: %s"):format(name, why)) end
+  for _, name in ipairs(OF_VALIDATION) do
+    if given[name] ~= nil and not o.valid then
+      tell(name, "there is no validation data" .. (model.command and " (--valid)" or " (valid =)"))
+    end
+  end
+  if given.split and not o.valid then
+    model.notice "what split holds out is neither trained on nor scored: give valid = the same data"
+  end
+  if given.metrics and not o.valid and not o.test then
+    tell("metrics", "there is no validation or test data")
+  end
+  if given.window and (o.shuffle == false or o.shuffle == "full") then
+    tell("window", o.shuffle and "all samples are mixed" or "the samples are not shuffled")
+  end
+  if given.correction and not o.negative_rate then tell("correction", "no negatives are left out") end
+end
+
+-- Reads the first sample of data that is to be scored after an epoch, so that what is wrong with it is known
+-- before. What can be read only once is left alone.
+local function check_readable(model, o)
+  for _, part in ipairs { "valid", "test" } do
+    local files = o[part]
+    local paths = files and files ~= o.train and model.data:paths(files) or {}
+    local once = false
+    for _, path in ipairs(type(paths) == "table" and paths or { paths }) do
+      once = once or path == "-" or C.mr_path_kind(path) == C.MR_PATH_ONCE
+    end
+    if #paths > 0 and not once then
+      local batches = model.data:batches(files, { size = 1, epochs = 1, shuffle = false, memory = false,
+        bad_lines = o.bad_lines, limit = 1 })
+      local ok, problem = pcall(batches)
+      batches:close()
+      if not ok then error(problem, 0) end
+    end
+  end
+end
+
 -- ---- the loop ---------------------------------------------------------------------------------
 
 --- The loop everybody writes. Resumes where the model's last commit left off; the options must
@@ -275,6 +318,7 @@ trainer.preparation = preparation
 --- { epoch =, step =, valid = } is the best validation
 function trainer.fit(model, options)
   local o = options_of(model, options)
+  tell_unused(model, o, options)
   model.clip = clip.of("mr.fit", o) or model.clip
   if o.schedule then model:set_schedule(o.schedule) end
   local emit = o.on_event or function() end
@@ -335,7 +379,14 @@ function trainer.fit(model, options)
       run.best_step, run.best_epoch = model.step_number, run.done + 1
     else
       run.waited = (run.waited or 0) + 1
-      if o.reduce then model:scale_lr(model.lr_factor * o.reduce) end
+      if o.reduce then
+        model:scale_lr(model.lr_factor * o.reduce)
+        if model.lr_factor < NO_RATE and not run.no_rate then
+          run.no_rate = true
+          model.notice(("the learning rate was reduced to %.0e of what it was: nothing is learned any more; "
+            .. "patience = ends such a run"):format(model.lr_factor))
+        end
+      end
       if o.patience and run.waited >= o.patience then
         run.ended = { why = "early", monitor = o.monitor, patience = o.patience, epochs = run.done + 1,
           step = run.best_step or model.step_number }
@@ -388,8 +439,13 @@ function trainer.fit(model, options)
     bad_lines = o.bad_lines, memory = o.memory, split = split_of(o, "train"), own = o.negative_rate ~= nil,
     seed = model.seed }
 
+  local checked = false
   local function learn_part(p)
     local batches = model:part(p, reading)
+    if not checked then
+      checked = true
+      check_readable(model, o)
+    end
     if o.on_data then o.on_data(batches, "train", loss_key(model)) end
     local prepare = preparation(model, o, p.files)
     normalize.of_one(model, o.size)
@@ -460,7 +516,13 @@ function trainer.fit(model, options)
     run.done, run.loss, run.rows = run.done or 0, run.loss or 0, run.rows or 0
     run.weight = run.weight or run.rows
     rows_before = run.rows -- of the epoch under way, in earlier runs
-    if run.monitor ~= o.monitor then run.best, run.waited = nil, nil end
+    if run.monitor ~= o.monitor then
+      if run.best_step and o.valid then
+        model.notice(("monitor is %s, and was %s: the best state so far, step %d by %s, counts no more")
+          :format(o.monitor, run.monitor, run.best_step, run.monitor))
+      end
+      run.best, run.best_valid, run.best_step, run.best_epoch, run.waited = nil, nil, nil, nil, nil
+    end
     run.monitor = o.monitor
     if run.ended and run.ended.why == "early" and not (o.patience and run.waited >= o.patience) then
       run.ended = nil -- stopped before it went back, and now has more patience

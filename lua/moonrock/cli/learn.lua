@@ -1,5 +1,7 @@
 -- moonrock learn: the online loop. Every batch is scored, then learned from.
+local needs = require "moonrock.cli.needs"
 local options = require "moonrock.cli.options"
+local metrics = require "moonrock.metrics"
 local output = require "moonrock.cli.output"
 local Progress = require "moonrock.progress"
 
@@ -30,8 +32,10 @@ function learn.run(args)
     options.usage("--follow is for files; standard input (-) ends when its writer closes it")
   end
   local definition = options.model(args.model)
+  args.stream_size = definition.settings.stream_size or 1
+  needs.check("learn", args)
   local mr = require "moonrock"
-  local schema = options.schema(args.schema)
+  local schema = options.schema(args.schema, args.store)
   local recipe = schema and schema.recipe[definition.name] or {}
   options.check_files { args.source }
   local o = options.of_model(args, schema, recipe)
@@ -41,6 +45,7 @@ function learn.run(args)
   local model = definition(o)
 
   local skip = args.bad_lines == "skip"
+  local shown -- rows of the last line
   local function show(watch, kind)
     if args.json then
       local r = watch:result()
@@ -48,10 +53,31 @@ function learn.run(args)
       r.skipped, r.reason, r.learned = watch.skipped, watch.reason, watch.rows_learned
       if skip then r.bad_lines = watch.bad_lines end
       output.event(r)
-    else
+    elseif watch.samples ~= shown then
+      shown = watch.samples
       print(watch:line())
       io.stdout:flush()
     end
+  end
+  local first_step = model.step_number
+  -- What was learned, however it ended.
+  local function conclude(watch, how)
+    show(watch, "result")
+    if not args.json then
+      Progress.clear()
+      io.stdout:write(watch.reason or ("%s: %s rows learned in %s steps"):format(how,
+        output.grouped(watch.rows_learned), output.grouped(model.step_number - first_step)), "\n")
+    elseif watch.reason then
+      io.stderr:write(watch.reason, "\n")
+    end
+    local total = watch:result().total
+    local undefined = total.rows > 0 and total.auc and metrics.undefined(total, "auc")
+    if undefined then io.stderr:write("moonrock: auc is not defined: ", undefined, "\n") end
+    if watch.skipped > 0 then
+      io.stderr:write(("moonrock: %d batches were not finite and were skipped; the first: %s\n"):format(
+        watch.skipped, watch.first_skipped))
+    end
+    if skip then options.report_bad(watch.bad_lines, watch.first_bad) end
   end
   local progress = Progress.new "learn"
   local settings = options.of_learn(args, schema, recipe, definition.name)
@@ -61,18 +87,14 @@ function learn.run(args)
     on_batch = function(batch, loss, batches) progress:add(batch.n, loss, batches:progress()) end }
   for name, value in pairs(given) do settings[name] = value end
   local ok, watch = pcall(mr.learn, model, args.source, settings)
-  if not ok then
-    model:close()
-    error(watch, 0)
+  local signal = not ok and type(watch) == "table" and watch.interrupted
+  if ok then
+    conclude(watch, "end of " .. (args.source == "-" and "standard input" or args.source))
+  elseif signal and watch.watch then
+    conclude(watch.watch, signal == 2 and "interrupted" or "terminated")
   end
-  show(watch, "result")
-  if watch.skipped > 0 then
-    io.stderr:write(("moonrock: %d batches were not finite and were skipped; the first: %s\n"):format(
-      watch.skipped, watch.first_skipped))
-  end
-  if watch.reason then (args.json and io.stderr or io.stdout):write(watch.reason, "\n") end
-  if skip then options.report_bad(watch.bad_lines, watch.first_bad) end
   model:close()
+  if not ok then error(watch, 0) end
 end
 
 return learn

@@ -1,5 +1,6 @@
 -- What the commands share: their options, the values these take, and names that are nearly right.
 local ffi = require "ffi"
+local json = require "moonrock.json"
 local err = require "moonrock.error"
 local objective = require "moonrock.objective"
 local optim = require "moonrock.optim"
@@ -302,9 +303,34 @@ function options.model(name)
   return require("moonrock").find(name)
 end
 
---- The schema behind a --schema argument; nil without one.
-function options.schema(name)
-  if not name then return nil end
+-- The schema that a store keeps as data, or nil.
+local function kept_schema(dir)
+  local C, compiled = require "moonrock.ffi", require "moonrock.compiled"
+  if C.mr_path_kind(dir .. "/COMMIT") < 0 then return nil end
+  local store = require("moonrock.store").open(dir, "read")
+  local text, files = store:get "model", store:get "files"
+  store:close()
+  local kept = text and json.decode(text)
+  local s = type(kept) == "table" and kept.schema
+  if not s or not s.compiled then return nil end
+  local schema = compiled.schema(s.compiled)
+  schema.source_text, schema.module = s.source, s.module
+  if files then schema:found(json.decode(files)) end
+  return schema
+end
+
+--- The schema behind a --schema argument; without one, that of the store, or nil.
+---@param name string|nil
+---@param dir string|nil
+function options.schema(name, dir)
+  if not name then
+    local schema = dir and kept_schema(dir)
+    if schema then
+      io.stderr:write(("moonrock: without --schema, data is read by the store's own schema %q\n"):format(
+        schema.name))
+    end
+    return schema
+  end
   check_name("schema", "datasets", name, { "census" })
   return require("moonrock").schema_of(name)
 end
@@ -421,8 +447,9 @@ local OTHERS = { store = "--store", schema = "--schema", data = "--data", read_o
 local RUNTIME = { seed = true, threads = true, memory = true, commit_every = true, commit_seconds = true,
   allow_drop = true }
 
--- What is wrong with one `--set`, or nil; in the options, what a value stands for takes its place.
-local function wrong_setting(definition, name, given, o)
+-- What is wrong with one `--set`, or nil; in the options, what a value stands for takes its place. `alone`
+-- are options with this one and those before it.
+local function wrong_setting(definition, name, given, o, alone)
   local first, rest = name:match "^([^.]+)%.?(.*)$"
   if OTHERS[first] then
     return "is no option of a model" .. (OTHERS[first] ~= true and "; give " .. OTHERS[first] or "")
@@ -431,7 +458,7 @@ local function wrong_setting(definition, name, given, o)
   if settings.is_optimizer(kind) then
     local base = type(kind) == "table" and kind or first ~= "optim" and definition:default_optim(o)
       or definition.settings.optim or "adam"
-    local ok, problem = pcall(optim.over, o[first], base)
+    local ok, problem = pcall(optim.over, alone[first], base)
     return not ok and problem or nil
   elseif kind and rest ~= "" then
     return ("%s is no table of settings"):format(first)
@@ -465,14 +492,17 @@ end
 ---@param o table the model's options; what a value stands for takes its place in them
 function options.check_settings(definition, list, recipe, schema, o)
   local build, asked, names = definition.build, {}, {}
-  local given_by = {}
+  local given_by, alone = {}, {}
+  for name, given in pairs(recipe and recipe.model or {}) do alone[name] = given end
+  if type(o.optim) == "table" then alone.optim = { rule = o.optim.rule } end
   for name in pairs(recipe and recipe.model or {}) do
     given_by[name] = ("schema %s: recipe of %s: %s"):format(schema.name, definition.name, name)
   end
   for _, pair in ipairs(list) do
     if not fit_name(pair[1]) then
       local name = pair[1]:gsub("^model%.", "")
-      local problem = wrong_setting(definition, name, pair[2], o)
+      set(alone, name, pair[2])
+      local problem = wrong_setting(definition, name, pair[2], o, alone)
       if problem then options.usage("--set %s=%s: %s", pair[1], pair[3], problem) end
       given_by[name:match "^[^.]+"] = "--set " .. pair[1]
     end

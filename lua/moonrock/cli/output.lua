@@ -1,5 +1,6 @@
 -- Results on standard output: lines for people, or JSON events with their keys in a fixed order.
 local json = require "moonrock.json"
+local metrics = require "moonrock.metrics"
 
 local output = {}
 
@@ -34,7 +35,12 @@ function output.metrics(r, names)
   local function add(list)
     for _, name in ipairs(list) do
       local x = r[name]
-      if x then words[#words + 1] = x == x and ("%s %.4f"):format(name, x) or name .. " undefined" end
+      if x then
+        local why = x ~= x and not words.why and metrics.undefined(r, name)
+        words.why = words.why or why
+        words[#words + 1] = x == x and ("%s %.4f"):format(name, x)
+          or ("%s undefined%s"):format(name, why and (" (%s)"):format(why) or "")
+      end
     end
   end
   add(names or METRICS)
@@ -88,7 +94,8 @@ function print_event.folds(e)
   local words = {}
   for _, name in ipairs(METRICS) do
     local x = e.mean[name]
-    if x and x == x then words[#words + 1] = ("%s %.4f (%.4f)"):format(name, x, e.deviation[name]) end
+    if x and x == x then words[#words + 1] = ("%s %.4f (%.4f)"):format(name, x, e.deviation[name])
+    elseif x then words[#words + 1] = name .. " undefined" end
   end
   print(("%d folds, mean (deviation)  %s"):format(e.folds, table.concat(words, "  ")))
 end

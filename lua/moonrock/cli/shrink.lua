@@ -1,4 +1,5 @@
 -- moonrock shrink: drops the rows of a store that are worth least.
+local needs = require "moonrock.cli.needs"
 local options = require "moonrock.cli.options"
 local output = require "moonrock.cli.output"
 
@@ -36,7 +37,7 @@ function shrink.run(args)
   if (args.min_score or args.by == "score") and not args.half_life then
     options.usage("shrink: a score needs --half-life STEPS")
   end
-  if args.by and not args.max_rows then options.usage("shrink: --by goes with --max-rows N") end
+  needs.check("shrink", args)
   local model = require "moonrock.bare"(args.store, { write = not args.dry_run, threads = args.threads,
     memory = args.memory })
   local ok, dropped, tables = pcall(model.shrink, model, { table = args.table, column = args.column,

@@ -1,4 +1,5 @@
 -- moonrock train: epochs over files, with validation, early stopping and commits.
+local needs = require "moonrock.cli.needs"
 local options = require "moonrock.cli.options"
 local output = require "moonrock.cli.output"
 
@@ -25,7 +26,8 @@ function train.declare(p)
     :argname "HOW":convert(options.one_of { "window", "full", "off" })
   p:option("--window", "Samples in the shuffling window."):argname "N":convert(options.count)
   p:option("--folds", "Cross-validation instead: train K models, each on the training data but one of K "
-    .. "parts, in DIR.1 to DIR.K, and give mean and deviation of their metrics."):argname "K"
+    .. "parts, in DIR.1 to DIR.K, and give mean and deviation of their metrics. Test data is left alone.")
+    :argname "K"
     :convert(options.count)
   p:flag("--profile", "At the end, a table of where the time of training went: reading, looking up, each "
     .. "operation forward and backward, updates, commits, waiting.")
@@ -76,12 +78,13 @@ function train.run(args)
       args.valid and "valid" or "test")
   end
   if args.folds == 1 then options.usage "--folds 1: expected 2 or more" end
+  needs.check("train", args)
   check_once(args, files)
   options.check_files(files)
 
   local definition = options.model(args.model)
   local mr = require "moonrock"
-  local schema = options.schema(args.schema)
+  local schema = options.schema(args.schema, args.store)
   local recipe = schema and schema.recipe[definition.name] or {}
   local o = options.of_model(args, schema, recipe)
   if not schema and #args.data == 0 then
@@ -136,13 +139,11 @@ function train.run(args)
       o.store = ("%s.%d"):format(args.store, fold)
       return definition(o)
     end, fit)
-    show { event = "folds", folds = args.folds, mean = r.mean, deviation = r.deviation }
+    show { event = "folds", folds = args.folds, mean = r.mean, deviation = r.deviation,
+      undefined = r.undefined }
     return
   end
-  if args.patience and not valid then
-    options.usage("--patience %d: there is nothing to judge an epoch by; give --valid FILE or a fraction",
-      args.patience)
-  end
+  if not valid then needs.validation(args) end
   fit.valid, fit.test, fit.split = valid, test, split
   local model = definition(o)
   if args.profile then profile.start() end
