@@ -121,15 +121,11 @@ static int page_remove(void *context, const char *key, size_t key_len, const cha
 int mr_commit_drop_table(mr_store *s, const char *name, uint32_t table)
 {
     GIVEN(s && name, -1);
-    char from[400], to[400], low[ROW_KEY], high[ROW_KEY];
-    int len = snprintf(from, sizeof from, "%cfilter/%.200s/", PREFIX_STATE, name);
-    memcpy(to, from, (size_t)len + 1);
-    to[len - 1]++;
-    if (store_scan(s, "the admission filter could not be read", from, to, (size_t)len, page_remove,
-                   s))
+    char record[300], low[ROW_KEY], high[ROW_KEY];
+    if (store_scan_pages(s, name, page_remove, s))
         return -1;
-    snprintf(from, sizeof from, "table/%.200s", name);
-    rows_file *f = mr_commit_remove(s, from) ? NULL : rows_file_new(s);
+    snprintf(record, sizeof record, "table/%.*s", TABLE_NAME_MOST, name);
+    rows_file *f = mr_commit_remove(s, record) ? NULL : rows_file_new(s);
     if (!f)
         return -1;
     for (int prefix = PREFIX_ROW; prefix <= PREFIX_DROP; prefix++) {
@@ -189,11 +185,11 @@ static int table_put(commit *c, mr_table *t, table_state *state)
     if (table_expiry(c, t))
         return -1;
     table_state_get(t, state);
-    snprintf(name, sizeof name, "table/%.200s", table_name(t));
+    snprintf(name, sizeof name, "table/%.*s", TABLE_NAME_MOST, table_name(t));
     if (mr_commit_put(c->s, name, state, sizeof *state))
         return -1;
     for (size_t page = 0; (page = table_filter_changed(t, page)) != SIZE_MAX; page++) {
-        snprintf(name, sizeof name, "filter/%.200s/%08zu", table_name(t), page);
+        snprintf(name, sizeof name, "filter/%.*s/%08zu", TABLE_NAME_MOST, table_name(t), page);
         if (mr_commit_put(c->s, name, table_filter_page(t, page), FILTER_PAGE))
             return -1;
     }

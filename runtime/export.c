@@ -151,7 +151,7 @@ static int write_name(void *context, const char *key, size_t key_len, const char
 static int table_name_state(const exporting *e, const mr_table *t, table_state *state)
 {
     char name[300];
-    snprintf(name, sizeof name, "table/%.200s", t->name);
+    snprintf(name, sizeof name, "table/%.*s", TABLE_NAME_MOST, t->name);
     int found = mr_store_get(e->s, name);
     *state = (table_state){.id = t->id};
     return found <= 0 ? found

@@ -113,7 +113,7 @@ static int table_end(adding *a)
         return 0;
     if (rows_flush(a))
         return -1;
-    snprintf(name, sizeof name, "table/%.200s", t->name);
+    snprintf(name, sizeof name, "table/%.*s", TABLE_NAME_MOST, t->name);
     int found = mr_store_get(a->s, name);
     state = (table_state){.id = t->id};
     if (found < 0 ||

@@ -328,19 +328,32 @@ static int load_page(void *context, const char *key, size_t key_len, const char 
 {
     mr_table *t = context;
     char number[16] = "";
-    if (key_len > 8)
-        memcpy(number, key + key_len - 8, 8);
+    memcpy(number, key + key_len - 8, 8);
     return table_filter_load(t, strtoull(number, NULL, 10), value, len);
 }
 
-static int load_filter(mr_store *s, mr_table *t)
+typedef struct page_scan {
+    size_t key_len;
+    scan_record *work;
+    void *context;
+} page_scan;
+
+/* Between the pages of a table there may be those of others, whose names go on where its name ends. */
+static int one_page(void *context, const char *key, size_t key_len, const char *value, size_t len)
+{
+    const page_scan *p = context;
+    return key_len == p->key_len ? p->work(p->context, key, key_len, value, len) : 0;
+}
+
+int store_scan_pages(mr_store *s, const char *table, scan_record *work, void *context)
 {
     char from[400], to[400];
-    int len = snprintf(from, sizeof from, "%cfilter/%.200s/", PREFIX_STATE, table_name(t));
+    int len = snprintf(from, sizeof from, "%cfilter/%.*s/0", PREFIX_STATE, TABLE_NAME_MOST, table);
     memcpy(to, from, (size_t)len + 1);
-    to[len - 1]++;
-    return store_scan(s, "the admission filter could not be read", from, to, (size_t)len, load_page,
-                      t);
+    to[len - 1] = '9' + 1;
+    page_scan p = {(size_t)len + 7, work, context}; /* a page's number has eight digits */
+    return store_scan(s, "the admission filter could not be read", from, to, (size_t)len, one_page,
+                      &p);
 }
 
 int mr_store_attach(mr_store *s, mr_table *t)
@@ -348,7 +361,7 @@ int mr_store_attach(mr_store *s, mr_table *t)
     GIVEN(s && t, -1);
     char name[300];
     table_state state = {.id = table_id(t)};
-    snprintf(name, sizeof name, "table/%.200s", table_name(t));
+    snprintf(name, sizeof name, "table/%.*s", TABLE_NAME_MOST, table_name(t));
     int rc = mr_store_get(s, name);
     if (rc < 0 || (rc && table_state_read(s, table_name(t), s->value, s->value_len, &state)))
         return -1;
@@ -358,7 +371,7 @@ int mr_store_attach(mr_store *s, mr_table *t)
     store_attach(s, t);
     table_state_set(t, &state, s->last.step);
     table_resident(t, !state.rows);
-    return load_filter(s, t);
+    return store_scan_pages(s, table_name(t), load_page, t);
 }
 
 int mr_store_load(mr_store *s, mr_table *t)

@@ -240,6 +240,9 @@ int store_scan(mr_store *s, const char *doing, const char *from, const char *to,
 int store_scan_table(mr_store *s, const char *doing, int prefix, uint32_t table, scan_record *work,
                      void *context);
 
+/* The same for the pages of a table's admission filter. */
+int store_scan_pages(mr_store *s, const char *table, scan_record *work, void *context);
+
 /* The key of a row (PREFIX_ROW) or a drop; and the number in a key. */
 void row_key(char to[ROW_KEY], int prefix, uint32_t table, uint64_t key);
 uint64_t big_endian(const char *p);

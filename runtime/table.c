@@ -83,6 +83,9 @@ mr_table *mr_table_new(const char *name, uint32_t id, uint64_t seed, const mr_co
         return fail_null("table %s: %zu columns, expected 1 to %d", name, n, COLUMNS_MAX);
     if (id >= TABLES_MAX)
         return fail_null("table %s: its number is %u, expected 0 to %d", name, id, TABLES_MAX - 1);
+    if (!*name || strlen(name) > TABLE_NAME_MOST)
+        return fail_null("table %.40s%s: its name has %zu bytes, expected 1 to %d", name,
+                         *name ? "..." : "", strlen(name), TABLE_NAME_MOST);
     mr_table *t = memory_zero(sizeof *t);
     if (!t)
         return NULL;

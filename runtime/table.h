@@ -6,7 +6,10 @@
 #include "lookup.h"
 #include "moonrock.h"
 
-enum { TABLES_MAX = 64 }; /* of a store: numbers below this */
+enum {
+    TABLES_MAX = 64,      /* of a store: numbers below this */
+    TABLE_NAME_MOST = 200 /* bytes: a name is part of the names of records */
+};
 
 /* A row by its key. */
 typedef struct keyed_row {

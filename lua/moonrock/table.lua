@@ -41,6 +41,9 @@ local function column_check(name, at, column, option)
         at, tostring(key))
     end
   end
+  if at:find("/", 1, true) then
+    err.raise("table %q: column %q has a / in its name, which parts the names of records", name, at)
+  end
   local dim = column.dim
   if type(dim) ~= "number" or dim < 1 or dim > 65535 or dim % 1 ~= 0 then
     err.raise("table %q: column %q has dim %s, expected a whole number from 1 to 65535", name, at,
