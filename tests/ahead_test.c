@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "store.h"
 #include "support/check.h"
@@ -258,6 +259,43 @@ static void ahead_test(void)
     report("rows that cannot be read ahead are an error of their step, and reading ahead changes "
            "nothing",
            before);
+}
+
+/* A table that shrinks while rows of the batches to come are read: they are new ones then. */
+static void shrink_test(void)
+{
+    int before = failures;
+    made("shrunk", rows);
+    mr_table *t;
+    mr_threads_set(3);
+    mr_store *s = cold("shrunk", &t);
+    mr_reader *r = records_open();
+    uint64_t step = TRAINED;
+    mr_shrink w = {.table = t, .forget = -1, .column = -1};
+    for (int i = 0; i < TRAINED; i++) /* so many rows may be in the cache, then */
+        must(mr_reader_next(r) > 0 && step_by(t, mr_reader_batch(r), ++step) >= 0, "step");
+    must(!commit_all(s, t, step) && mr_reader_next(r) > 0, "commit");
+    for (int i = 0; i < 200 && !reader_coming(r, 2); i++)
+        usleep(10000);
+    must(!mr_table_ahead(t, r) && t->plans && !t->plans->taken, "ahead");
+    must(!mr_store_shrink(s, &w, 1, 0) && w.dropped == KEYS, "shrink");
+    do {
+        must(!mr_table_ahead(t, r), "ahead");
+        check(step_by(t, mr_reader_batch(r), ++step) >= 0, "step");
+    } while (mr_reader_next(r) > 0);
+    for (int i = 0; i < KEYS; i++) {
+        float v[2 * DIM];
+        double count = mr_table_peek(t, 0, key_of(i), v);
+        if (!check(count == (i >= TRAINED * SIZE), "key %d has %g updates", i, count))
+            break;
+    }
+    must(!commit_all(s, t, step), "commit");
+    check(mr_table_rows(t) == KEYS - TRAINED * SIZE && mr_store_rows(s, 7) == mr_table_rows(t),
+          "%g rows", mr_table_rows(t));
+    mr_reader_close(r);
+    mr_store_close(s);
+    mr_table_free(t);
+    report("rows that were read ahead of a shrinking are gone with it", before);
 }
 
 /* ---- what failed commits and restored states leave ---- */
@@ -521,12 +559,13 @@ int main(void)
     snprintf(root, sizeof root, "%s/moonrock-ahead-XXXXXX",
              getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
     must(mkdtemp(root) != NULL, "temporary directory");
-    lookup_test();
-    ahead_test();
-    sightings_test();
-    counts_test();
-    expiry_of_copies_test();
-    behind_test();
+    RUN(lookup_test);
+    RUN(ahead_test);
+    RUN(shrink_test);
+    RUN(sightings_test);
+    RUN(counts_test);
+    RUN(expiry_of_copies_test);
+    RUN(behind_test);
     mr_tape_free(tape);
     tree_remove(root);
     return failures != 0;

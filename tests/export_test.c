@@ -343,10 +343,10 @@ int main(int argc, char **argv)
     must(mkdtemp(root) != NULL, "temporary directory");
     seed = argc > 1 ? strtoull(argv[1], NULL, 10) : (uint64_t)(mr_clock_wall() * 1e6);
     printf("seed %llu\n", (unsigned long long)seed);
-    equal_test();
-    order_test();
-    damage_test();
-    forgotten_test();
+    RUN(equal_test);
+    RUN(order_test);
+    RUN(damage_test);
+    RUN(forgotten_test);
     mr_tape_free(tape);
     tree_remove(root);
     return failures != 0;

@@ -1,11 +1,12 @@
--- The test runner: `./moonrock tests/run.lua [--first] [NAME...] [C TEST...]`.
+-- The test runner: `./moonrock tests/run.lua [--first] [--only TEXT] [--timeout S] [NAME...] [C TEST...]`.
 --
 -- Every file tests/*_spec.lua is run by busted inside a process of its own, under this very
 -- program; every C test given is run as it is; JOBS (2) of them at a time. NAME runs only the files
--- whose names contain it, and --first leaves the rest of a file out after its first failure.
+-- whose names contain it, --only the tests whose names (in C, those of their functions) contain a text;
+-- --first leaves the rest of a file out after its first failure, --timeout stops one after so many seconds.
 -- The last line is `N passed, N failed`; the exit status is 1 if any failed.
 
-local TIMEOUT = 900 -- seconds for a file
+local timeout = 900 -- seconds for a file
 
 local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
 
@@ -16,6 +17,8 @@ if arg[1] == "--spec" then
   -- Modules stay loaded between the blocks of a file: C types are declared once in a process.
   local words = { [-1] = arg[-1], [0] = "busted", "--no-auto-insulate",
     "--output=tests/support/output.lua", file, arg[3] }
+  local only = os.getenv "ONLY"
+  if only then words[#words + 1] = "--filter=" .. only:gsub("%p", "%%%0") end
   arg = words -- luacheck: globals arg
   require "busted.runner" { standalone = false }
   return
@@ -33,9 +36,16 @@ end
 -- ---- all of them -----------------------------------------------------------------------------
 
 local program = os.getenv("MOONROCK") or "./moonrock"
-local specs, binaries, names, first = {}, {}, {}, ""
-for _, a in ipairs(arg) do
+local specs, binaries, names, first, only = {}, {}, {}, "", nil
+local at = 0
+local function word()
+  at = at + 1
+  return arg[at]
+end
+for a in word do
   if a == "--first" then first = "--no-keep-going"
+  elseif a == "--only" then only = word()
+  elseif a == "--timeout" then timeout = tonumber(word())
   elseif a:find("^build/.*_test$") then binaries[#binaries + 1] = a
   else names[#names + 1] = a end
 end
@@ -101,14 +111,14 @@ local function run(files, jobs)
   local input = assert(io.open(dir .. "/files", "w"))
   for i, file in ipairs(files) do input:write(i, " ", file, "\n") end
   input:close()
-  local pipe = io.popen(([[PROGRAM=%s FIRST=%s xargs -r -P %d -L 1 sh -c '
+  local pipe = io.popen(([[PROGRAM=%s FIRST=%s %s xargs -r -P %d -L 1 sh -c '
     began=$(date +%%s)
     case $2 in
       *.lua) timeout %d "$PROGRAM" tests/run.lua --spec "$2" $FIRST ;;
       *) ASAN_OPTIONS= timeout %d "$2" ;;
     esac >%s/"$1" 2>&1 </dev/null
-    echo "$1 $? $(($(date +%%s) - began))"' test <%s/files]]):format(quote(program), quote(first), jobs,
-    TIMEOUT, TIMEOUT, dir, dir))
+    echo "$1 $? $(($(date +%%s) - began))"' test <%s/files]]):format(quote(program), quote(first),
+    only and "ONLY=" .. quote(only) or "", jobs, timeout, timeout, dir, dir))
   for line in pipe:lines() do
     local i, status, seconds = line:match("^(%d+) (%d+) (%d+)$")
     local file = files[tonumber(i)]
@@ -117,7 +127,7 @@ local function run(files, jobs)
     local failed_before = failed
     local count, last = count_up(file, output:read "*a" .. "\n")
     output:close()
-    if file:find("_test$") and status == "0" and count == 0 then
+    if file:find("_test$") and status == "0" and count == 0 and not only then
       passed = passed + 1
     elseif status ~= "0" and failed == failed_before or count == 0 then
       failure(file .. ": the file ran to its end",

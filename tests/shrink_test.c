@@ -1,6 +1,8 @@
 /* shrink_test.c - which rows a table loses when it shrinks, against a sort of all of them. */
 #include <math.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "store.h"
 #include "support/check.h"
@@ -226,6 +228,29 @@ static void fresh_test(void)
     report("a dropped key is a new one when it is seen again", before);
 }
 
+/* A commit that fails: COMMIT cannot be prepared. */
+static void failed_test(void)
+{
+    int before = failures;
+    mr_table *t;
+    char in_the_way[400];
+    mr_store *s = store_made("failed", &t);
+    mr_shrink w = {.table = t, .max_rows = 100, .by = MR_BY_COUNT, .forget = STEPS, .column = -1};
+    snprintf(in_the_way, sizeof in_the_way, "%s/COMMIT.new", at("failed"));
+    double had = mr_table_rows(t);
+    must(!mkdir(in_the_way, 0777), "mkdir");
+    check_key(mr_store_shrink(s, &w, 1, 0) == -1, "a shrinking that cannot be committed is made",
+              0);
+    must(!rmdir(in_the_way), "rmdir");
+    check_key(mr_table_rows(t) == had && mr_store_rows(s, 7) == had, "its rows", 0);
+    expected(&w);
+    check_key(!mr_store_shrink(s, &w, 1, 0), "a shrinking after one that failed", 0);
+    compare(s, t, 0);
+    mr_store_close(s);
+    mr_table_free(t);
+    report("a shrinking that fails leaves the table, and its count of rows, as they were", before);
+}
+
 static int count_drop(void *context, const char *key, size_t key_len, const char *value, size_t len)
 {
     uint16_t head[2];
@@ -282,9 +307,10 @@ int main(void)
     snprintf(root, sizeof root, "%s/moonrock-shrink-XXXXXX",
              getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
     must(mkdtemp(root) != NULL, "temporary directory");
-    rules_test();
-    fresh_test();
-    forget_test();
+    RUN(rules_test);
+    RUN(fresh_test);
+    RUN(failed_test);
+    RUN(forget_test);
     mr_tape_free(tape);
     tree_remove(root);
     return failures != 0;

@@ -636,21 +636,21 @@ int main(int argc, char **argv)
     uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 10) : (uint64_t)(mr_clock_wall() * 1e6);
     printf("seed %llu\n", (unsigned long long)seed);
     expected_make();
-    kill_test(seed, argc > 2 ? atoi(argv[2]) : 40);
-    writers_test();
-    creators_test();
-    reader_test();
-    fault_test(
+    RUN(kill_test, seed, argc > 2 ? atoi(argv[2]) : 40);
+    RUN(writers_test);
+    RUN(creators_test);
+    RUN(reader_test);
+    RUN(fault_test,
         "a commit whose n-th call fails leaves the last one or is whole, and the next succeeds",
         EIO, 0);
-    fault_test(
+    RUN(fault_test,
         "a disk that is full from the n-th call on leaves the last commit, and takes the next "
         "one once there is room",
         ENOSPC, 1);
-    restore_fault_test();
-    commit_file_test();
-    properties_test();
-    damage_test(seed, argc > 3 ? atoi(argv[3]) : 2000);
+    RUN(restore_fault_test);
+    RUN(commit_file_test);
+    RUN(properties_test);
+    RUN(damage_test, seed, argc > 3 ? atoi(argv[3]) : 2000);
     mr_tape_free(tape);
     tree_remove(root);
     if (failures)

@@ -50,7 +50,8 @@ static atomic_uint call_now;
 
 typedef struct pieces {
     unsigned call; /* a thread that is late must not run a piece of another call */
-    size_t late;   /* the piece that takes long; SIZE_MAX: none */
+    size_t late;   /* the piece that takes long, of so many microseconds; SIZE_MAX: none */
+    unsigned pause;
     atomic_uint strange;
     unsigned char ran[PIECES];
 } pieces;
@@ -61,20 +62,26 @@ static void piece_run(void *context, size_t i)
     if (p->call != atomic_load_explicit(&call_now, memory_order_relaxed))
         p->strange++;
     if (i == p->late)
-        usleep(2000);
+        usleep(p->pause);
     p->ran[i]++;
 }
 
 /* One call of n pieces; whether each ran once. */
-static int call_once(size_t n, size_t late)
+static int call_lasting(size_t n, size_t late, unsigned pause)
 {
     pieces p = {.call = atomic_fetch_add_explicit(&call_now, 1, memory_order_relaxed) + 1,
-                .late = late};
+                .late = late,
+                .pause = pause};
     int good = 1;
     run_pool(n, piece_run, &p);
     for (size_t i = 0; i < PIECES; i++)
         good &= p.ran[i] == (i < n);
     return good && !p.strange;
+}
+
+static int call_once(size_t n, size_t late)
+{
+    return call_lasting(n, late, 2000);
 }
 
 /* Calls that follow upon each other without a pause: most threads come late to them. */
@@ -109,6 +116,17 @@ static void late_pieces_test(void)
             check(call_once(n, n - 1), "%d threads, %zu pieces", threads, n);
     }
     report("a caller waits for the piece that takes long, and is woken", before);
+}
+
+/* The last piece ends at about the time at which the caller gives up waiting for it, and goes to sleep. */
+static void falling_asleep_test(void)
+{
+    int before = failures, wrong = 0;
+    set_pool(2);
+    for (unsigned i = 0; i < 6000 && !wrong; i++)
+        wrong = !call_lasting(2, 1, i % 600);
+    check(!wrong, "a piece ran twice, not at all, or in another call");
+    report("a caller that falls asleep as the last piece ends is woken", before);
 }
 
 typedef struct nest {
@@ -204,13 +222,15 @@ static void signals_test(void)
 int main(void)
 {
     alarm(PATIENCE);
-    short_calls_test("every piece of calls that follow upon each other runs once", 1);
-    late_pieces_test();
-    nested_test();
-    failing_test();
-    signals_test();
+    RUN(short_calls_test, "every piece of calls that follow upon each other runs once", 1);
+    RUN(late_pieces_test);
+    RUN(nested_test);
+    RUN(failing_test);
+    RUN(signals_test);
     run_pool = parallel_stumbling;
     set_pool = mr_threads_set_stumbling;
-    short_calls_test("and so it does, and no call waits for ever, where all threads stumble", 20);
+    RUN(falling_asleep_test);
+    RUN(short_calls_test, "and so it does, and no call waits for ever, where all threads stumble",
+        20);
     return failures != 0;
 }

@@ -15,4 +15,10 @@ return {
     replace = "    while (atomic_load(&pool.done) + 1 < pieces)\n", tests = "thread_test" },
   { "a caller that sleeps is not woken", find = "atomic_fetch_add(&pool.done, 1) + 1 == pieces && atomic_load(&pool.waiting)",
     replace = "atomic_fetch_add(&pool.done, 1) == pieces && atomic_load(&pool.waiting)", tests = "thread_test" },
+  { "a caller that sleeps misses the last piece: the lock is taken too late", find = "    pthread_mutex_lock(&pool.lock); /* the last piece's thread has no processor just now */\n    atomic_store(&pool.waiting, 1);\n    while (atomic_load(&pool.done) < pieces)\n",
+    replace = "    size_t done = atomic_load(&pool.done);\n    sched_yield();\n    pthread_mutex_lock(&pool.lock);\n    atomic_store(&pool.waiting, 1);\n    if (done < pieces)\n", tests = "thread_test: falling_asleep" },
+  { "a worker that sleeps misses the call", find = "            while (atomic_load(&pool.call) == seen && !atomic_load(&pool.stop))\n                pthread_cond_wait", replace = "            if (atomic_load(&pool.call) == seen || !atomic_load(&pool.stop))\n                pthread_cond_wait", tests = "thread_test" },
+  { "a file that is written is not synced before it takes its place", find = "if (!bad && file && fsync(o->fd))", replace = "if (!bad && file && !o->beside && fsync(o->fd))", tests = "durable: written over" },
+  { "a file that could not be written takes the place of the old one", find = "    if (!bad && o->beside)\n        bad = take_place(o);", replace = "    if (o->beside)\n        bad |= take_place(o);", tests = "output_files" },
+  { "another's memory is granted twice: promises are not kept", find = "        if (c != own && c->promise > c->held)\n            bytes +=", replace = "        if (c == own && c->promise > c->held)\n            bytes +=", tests = "budget" },
 }

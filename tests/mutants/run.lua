@@ -4,11 +4,18 @@
 -- The files beside this one list the errors, one file a room:
 --   { "what a user would see", find = "text of the code", replace = "text in its place", tests = "op trainer" }
 -- `find` stands exactly once in the sources, wherever they are; `tests` names specs (op: tests/op_spec.lua) and
--- C tests (table_test). An error is noticed when the tests fail. NAME: only errors whose text or file holds it.
+-- C tests (table_test), or, as in "pieces: a linear layer; store_test: damage", those of them whose names hold
+-- a text (of C tests: those of the functions).
+-- NAME: only errors whose text or file holds it.
+--
+-- First each test runs without an error: one that fails then says nothing. An error is noticed when a test
+-- fails, or takes so much longer that it is stopped. One that does not build, or whose text is not in the
+-- sources once, is not noticed: it is out of date.
 local shell = require "tests.support.shell"
 
 local SOURCES = "runtime lua models datasets"
-local TIMEOUT = 900 -- seconds for the tests of one error
+local MEMORY = 8000000 -- kB of data for a test: an error may ask for all there is
+local LEAST, MOST = 60, 900 -- seconds that a test may take, and ten times what it takes without an error
 
 local quote, read, write = shell.quote, shell.read, shell.write
 
@@ -23,7 +30,8 @@ end
 
 local function sources(dir)
   local list = {}
-  for _, path in ipairs(lines("cd " .. quote(dir) .. " && find " .. SOURCES .. " -name '*.[ch]' -o -name '*.lua'")) do
+  local find = "cd %s && find %s -name '*.[ch]' -o -name '*.lua'"
+  for _, path in ipairs(lines(find:format(quote(dir), SOURCES))) do
     list[#list + 1] = { path = path, text = read(dir .. "/" .. path) }
   end
   return list
@@ -44,9 +52,20 @@ local function place(list, mutant)
   return found, "its text is nowhere in the sources"
 end
 
-local function load_all()
+-- Each test of a mutant: { word, only }, and a name that tells it from others.
+local function tests_of(mutant)
   local list = {}
-  for _, path in ipairs(lines "ls tests/mutants/*.lua") do
+  for name in mutant.tests:gmatch(mutant.tests:find ":" and "[^;%s][^;]*" or "%S+") do
+    local word, only = name:match "^([%w_]+): (.*)"
+    list[#list + 1] = { word = word or name, only = only, name = name }
+  end
+  return list
+end
+
+-- All errors, as a copy of the project has them, and the tests of those chosen.
+local function load_all(dir, chosen)
+  local list, tests, known = {}, {}, {}
+  for _, path in ipairs(lines("ls " .. quote(dir) .. "/tests/mutants/*.lua")) do
     local room = path:match "([%w_]+)%.lua$"
     if room ~= "run" then
       for _, mutant in ipairs(dofile(path)) do
@@ -55,44 +74,95 @@ local function load_all()
       end
     end
   end
-  return list
+  for _, number in ipairs(chosen or {}) do
+    for _, test in ipairs(tests_of(list[number])) do
+      if not known[test.name] then tests[#tests + 1] = test end
+      known[test.name] = true
+    end
+  end
+  return list, tests
 end
 
 -- ---- one worker: a copy of the project, one error after another -------------------------------------
 
-local function run_tests(dir, tests)
-  for word in tests:gmatch "%S+" do
-    local binary = word:find "_test$" and "build/tests/" .. word
-    local command = binary and ("make %s >/dev/null && ./moonrock tests/run.lua %s %s"):format(binary, word, binary)
-      or ("./moonrock tests/run.lua --first tests/%s_spec.lua"):format(word)
-    if os.execute(("cd %s && MOONROCK=./moonrock timeout %d sh -c %s >>mutant.log 2>&1 </dev/null"):format(quote(dir),
-      TIMEOUT, quote(command))) ~= 0 then
-      return false
-    end
-  end
-  return true
+-- Compilers behind ccache where Debian puts them: a file that is as it was compiles at once.
+local function build(dir, targets)
+  local ccache = "PATH=/usr/lib/ccache:$PATH CCACHE_NOHASHDIR=1"
+  return os.execute(("cd %s && %s make %s >>log 2>&1 </dev/null"):format(quote(dir), ccache,
+    os.getenv "CC" and targets .. " CC=" .. quote(os.getenv "CC") or targets)) == 0
 end
 
-local function worker(dir, wanted)
-  local list = load_all()
-  for _, number in ipairs(wanted) do
-    local mutant, began = list[number], os.time()
-    local at, problem = place(sources(dir), mutant)
-    local outcome
-    if not at then
-      outcome = "stale: " .. problem
-    else
-      local path, text = dir .. "/" .. at.file.path, at.file.text
-      write(path, text:sub(1, at.from - 1) .. mutant.replace .. text:sub(at.to + 1))
-      if os.execute(("cd %s && make >mutant.log 2>&1 </dev/null"):format(quote(dir))) ~= 0 then
-        outcome = "stale: it does not build"
-      else
-        outcome = run_tests(dir, mutant.tests) and "NOT NOTICED" or "noticed"
+-- Runs one test, and returns "passed", "failed" or "stopped" (it took longer than so many seconds).
+local function run_test(dir, test, seconds)
+  local binary = test.word:find "_test$" and "build/tests/" .. test.word
+  local words = binary and test.word .. " " .. binary or ("tests/%s_spec.lua"):format(test.word)
+  local only = test.only and "--only " .. quote(test.only) or ""
+  write(dir .. "/output", "")
+  os.execute(("cd %s && ulimit -d %d && TMPDIR=$PWD/tmp MOONROCK_CONFIG=$PWD/tmp/config MOONROCK=./moonrock "
+    .. "./moonrock tests/run.lua --first --timeout %d %s %s >output 2>&1 </dev/null")
+    :format(quote(dir), MEMORY, seconds, only, words))
+  local output = read(dir .. "/output")
+  local passed, failed = output:match "(%d+) passed, (%d+) failed\n$"
+  if passed ~= "0" and failed == "0" then return "passed" end
+  return output:find "status 124" and "stopped" or "failed", output
+end
+
+-- What is done once by one of the workers is his who makes its directory.
+local function claimed(root, what)
+  return os.execute(("mkdir %s/%s 2>/dev/null"):format(quote(root), what)) == 0
+end
+
+local function without_errors(root, dir, tests)
+  for i, test in ipairs(tests) do
+    if claimed(root, "test." .. i) then
+      local began = os.time()
+      local outcome, output = run_test(dir, test, MOST)
+      if outcome ~= "passed" then
+        print(("without an error, %s %s:\n%s"):format(test.name, outcome, output))
       end
-      write(path, text)
+      write(("%s/test.%d/seconds"):format(root, i), outcome == "passed" and os.time() - began or "")
     end
-    print(("%s\t%d\t%s"):format(outcome, os.time() - began, mutant.name))
-    io.stdout:flush()
+  end
+end
+
+-- What becomes of an error, in a word or a few.
+local function try(dir, mutant, seconds)
+  local tests = tests_of(mutant)
+  local at, problem = place(sources(dir), mutant)
+  if not at then return "out of date: " .. problem end
+  local targets = "all"
+  for _, test in ipairs(tests) do
+    if not seconds[test.name] then return "not tried: its test fails without it" end
+    if test.word:find "_test$" then targets = targets .. " build/tests/" .. test.word end
+  end
+  local path, text, outcome = dir .. "/" .. at.file.path, at.file.text, "NOT NOTICED"
+  write(path, text:sub(1, at.from - 1) .. mutant.replace .. text:sub(at.to + 1))
+  if not build(dir, targets) then
+    outcome = "out of date: it does not build"
+  else
+    for _, test in ipairs(tests) do
+      local result = run_test(dir, test, math.min(MOST, LEAST + 10 * seconds[test.name]))
+      if result ~= "passed" then
+        outcome = result == "stopped" and "noticed (stopped)" or "noticed"
+        break
+      end
+    end
+  end
+  write(path, text)
+  return outcome
+end
+
+local function with_errors(root, dir, list, chosen, tests)
+  local seconds = {}
+  for i, test in ipairs(tests) do seconds[test.name] = tonumber(read(("%s/test.%d/seconds"):format(root, i))) end
+  for _, number in ipairs(chosen) do
+    if claimed(root, "error." .. number) then
+      local began = os.time()
+      local outcome = try(dir, list[number], seconds)
+      write(("%s/error.%d/outcome"):format(root, number), outcome)
+      print(("%-17s %4d s  %s"):format(outcome, os.time() - began, list[number].name))
+      io.stdout:flush()
+    end
   end
 end
 
@@ -111,14 +181,20 @@ do
   end
 end
 
+local chosen = {}
 if options.worker then
-  local wanted = {}
-  for number in options.numbers:gmatch "%d+" do wanted[#wanted + 1] = tonumber(number) end
-  worker(options.worker, wanted)
+  for _, number in ipairs(names) do chosen[#chosen + 1] = tonumber(number) end
+  local dir = options.root .. "/" .. options.worker
+  local list, tests = load_all(dir, chosen)
+  if options.phase == "1" then
+    without_errors(options.root, dir, tests)
+  else
+    with_errors(options.root, dir, list, chosen, tests)
+  end
   return
 end
 
-local list, chosen = load_all(), {}
+local list = load_all "."
 for number, mutant in ipairs(list) do
   local fits = #names == 0
   for _, name in ipairs(names) do fits = fits or mutant.name:find(name, 1, true) ~= nil end
@@ -126,7 +202,7 @@ for number, mutant in ipairs(list) do
 end
 if options.sample then
   local seed = tonumber(options.seed) or os.time()
-  print(("seed %d: --seed %d chooses the same again"):format(seed, seed))
+  print(("seed %d: SEED=%d chooses the same again"):format(seed, seed))
   local random = require("tests.support.random")(seed)
   for i = 1, math.min(tonumber(options.sample), #chosen) do
     local j = i + math.floor(random() * (#chosen - i + 1))
@@ -134,32 +210,33 @@ if options.sample then
   end
   for i = #chosen, tonumber(options.sample) + 1, -1 do chosen[i] = nil end
 end
+if #chosen == 0 then error("no error's text or file holds " .. table.concat(names, " or "), 0) end
 
 local root = shell.directory()
-local pipes, jobs = {}, math.min(tonumber(options.jobs), #chosen)
-for job = 1, jobs do
-  local dir, numbers = root .. "/" .. job, {}
-  for i = job, #chosen, jobs do numbers[#numbers + 1] = chosen[i] end
-  os.execute(("mkdir %s && tar cf - --exclude=.git --exclude=build/san --exclude=build/tsan . | tar xf - -C %s")
-    :format(quote(dir), quote(dir)))
-  pipes[job] = io.popen(("./moonrock tests/mutants/run.lua --worker %s --numbers %s"):format(quote(dir),
-    table.concat(numbers, ",")))
+for job = 1, options.jobs do
+  local dir = quote(root .. "/" .. job)
+  os.execute(("mkdir -p %s/tmp && tar cf - --exclude=./.git --exclude=./build/san --exclude=./build/san-thread "
+    .. "--exclude=./build/coverage . | tar xf - -C %s"):format(dir, dir))
 end
-local count, missed = 0, {}
-for _, pipe in ipairs(pipes) do
-  for line in pipe:lines() do
-    local outcome, seconds, name = line:match "^([^\t]+)\t(%d+)\t(.*)"
-    if outcome then
-      count = count + 1
-      print(("%-12s %4d s  %s"):format(outcome, seconds, name))
-      if outcome ~= "noticed" then missed[#missed + 1] = ("%s (%s)"):format(name, outcome) end
-    else
-      print(line)
-    end
+for phase = 1, 2 do
+  local commands = {}
+  for job = 1, options.jobs do
+    commands[job] = ("./moonrock tests/mutants/run.lua --worker %d --root %s --phase %d %s &"):format(job, quote(root),
+      phase, table.concat(chosen, " "))
   end
-  pipe:close()
+  os.execute(table.concat(commands, " ") .. " wait")
+end
+
+local noticed, missed = 0, {}
+for _, number in ipairs(chosen) do
+  local outcome = read(("%s/error.%d/outcome"):format(root, number)) or "not tried"
+  if outcome:find "^noticed" then
+    noticed = noticed + 1
+  else
+    missed[#missed + 1] = ("  %s (%s)"):format(list[number].name, outcome)
+  end
 end
 os.execute("rm -rf " .. quote(root))
-print(("%d of %d errors were noticed"):format(count - #missed, #chosen))
-for _, name in ipairs(missed) do print("  not: " .. name) end
-os.exit(count == #chosen and #missed == 0 and 0 or 1)
+if #missed > 0 then print("not noticed:\n" .. table.concat(missed, "\n")) end
+print(("%d noticed, %d not noticed"):format(noticed, #missed))
+os.exit(#missed == 0 and 0 or 1)

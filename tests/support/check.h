@@ -4,6 +4,8 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "moonrock.h"
 
@@ -30,5 +32,12 @@ static void report(const char *name, int before)
     printf("%s %s\n", failures == before ? "ok" : "not ok", name);
     fflush(stdout);
 }
+
+/* Runs a test, unless ONLY in the environment is no part of its name. */
+#define RUN(test, ...)                                                                             \
+    do {                                                                                           \
+        if (!getenv("ONLY") || strstr(#test, getenv("ONLY")))                                      \
+            test(__VA_ARGS__);                                                                     \
+    } while (0)
 
 #endif
