@@ -108,6 +108,23 @@ describe("every day's data", function()
     assert.equal("1", times(store, 1, 910))
   end)
 
+  it("is known by its first and last 64 KB, wherever they were changed", function()
+    local ffi = require "ffi"
+    local C = require "moonrock.ffi"
+    local path, bytes = dir .. "/known", ("0 1:1\n"):rep(33000)
+    local function hash_of(content)
+      shell.write(path, content)
+      local hex = ffi.new "char[17]"
+      assert.equal(1, C.mr_file_hash(path, #content, hex))
+      return ffi.string(hex)
+    end
+    local whole = hash_of(bytes)
+    for _, at in ipairs { 1, 65536, #bytes - 65535, #bytes - 20000, #bytes } do
+      assert.not_equal(whole, hash_of(bytes:sub(1, at - 1) .. "x" .. bytes:sub(at + 1)), "byte " .. at)
+    end
+    assert.equal(whole, hash_of(bytes))
+  end)
+
   it("follows a rotation while it learns", function()
     local store, live = fresh(), write("followed", 1, 100)
     local status, _, errors = shell.run(([[

@@ -127,6 +127,23 @@ describe("after a loss of power", function()
     end)
   end
 
+  it("a file that is written over is the old one or the new one, whole", function()
+    local file, new = work .. "/file", shell.read(files.full)
+    local function written(plan)
+      shell.run(("rm -rf %s %s && mkdir %s && cp -a %s %s/store && cp %s %s"):format(work, record, work, base, work,
+        files.delta, file))
+      local _, out, errors, counts = faults.run({ dir = work, plan = "nosync " .. plan, record = record },
+        shell.program, "tests/support/durable.lua", "export", work .. "/store", file)
+      local context = plan .. ": " .. errors .. faults.recover(work, record) .. ": "
+      local now = shell.read(file)
+      assert.is_true(now == new or (out == "" and now == shell.read(files.delta)),
+        ("%s%d bytes, acknowledged: %s"):format(context, #(now or ""), out))
+      return counts
+    end
+    local calls = written ""
+    for nth = 1, calls.name do written(("class=name nth=%d do=after"):format(nth)) end
+  end)
+
   it("COMMIT is prepared before the commit is made: without room for it there is none", function()
     local store = work .. "/store"
     shell.run(("rm -rf %s && mkdir %s && cp -a %s %s"):format(work, work, base, store))

@@ -1,5 +1,6 @@
 -- Export and import as a user meets them: formats, filters, and what is refused.
 local ffi = require "ffi"
+ffi.cdef "unsigned long long strtoull(const char *text, char **end, int base);"
 local json = require "dkjson"
 local mr = require "moonrock"
 local shell = require "tests.support.shell"
@@ -181,7 +182,30 @@ describe("rows as text", function()
     good("export", "--store", store, "--out", dir .. "/back.tsv")
     assert.not_equal(text, read(dir .. "/back.tsv"))
     assert.equal(without_steps(file), without_steps(dir .. "/back.tsv"))
+    local first, back = mr.reopen(ONE), mr.reopen(store)
+    for line in io.lines(file) do -- not only the text
+      local name, key = line:match "^(%S+)\t(%d+)"
+      if key then
+        local i = name == "b" and 2 or 1
+        key = ffi.C.strtoull(key, nil, 10)
+        for _, column in ipairs { i == 2 and "u" or "v", i == 2 and "u" or "w" } do
+          assert.same({ first.tables[i]:peek(key, column) }, { back.tables[i]:peek(key, column) })
+        end
+      end
+    end
+    first:close()
+    back:close()
     good("verify", "--store", store)
+  end)
+
+  it("are of no later step than the store, whatever they say", function()
+    local store = copy(ONE, "later")
+    good("import", "--store", store, write(dir .. "/given.tsv",
+      "table\tkey\tstep\tw.0\na.rows\t7\t1000000\t0.125\na.rows\t8\t3\t0.25\n"))
+    good("verify", "--store", store)
+    local text = good("export", "--store", store, "--out", "-", "--format", "tsv", "--table", "a.rows")
+    assert.truthy(text:find(("\na.rows\t7\t%d\t"):format(info(store).step), 1, true))
+    assert.truthy(text:find("\na.rows\t8\t3\t", 1, true))
   end)
 
   it("that lack state and count begin with fresh ones, and leave the row's other columns", function()
@@ -263,6 +287,44 @@ describe("rows as text", function()
       assert.truthy(errors:find(file, 1, true), i)
       assert.equal(before, info(ONE).digest)
     end)
+  end
+end)
+
+it("a row without one of its columns comes back without it, by every format", function()
+  local source = write(dir .. "/partly.lua", [[
+    local mr = require "moonrock"
+    return mr.model("partly", function(m)
+      local t = m:table("t", { w = { dim = 1, init = mr.init.normal(0.1) },
+        v = { dim = 3, init = mr.init.normal(0.1), optim = mr.optim.adam { lr = 0.01 } } })
+      return function(x) -- the last batch, of one sample, trains w alone
+        local r = t(x)
+        return x.n == 1 and r.w:sum() or r.w:sum() + mr.fm(r.v)
+      end
+    end, { optim = mr.optim.adagrad { lr = 0.1 } })]])
+  local lines = {}
+  for i = 1, 41 do lines[i] = ("%d %d:1 %d:1"):format(i % 2, i % 5, i == 41 and 999 or 7) end
+  local file = write(dir .. "/partly.svm", table.concat(lines, "\n") .. "\n")
+  local store = dir .. "/partly"
+  good("train", source, "--store", store, "--data", file, "--format", "libsvm", "--epochs", "1", "--batch", "20", "--shuffle", "off")
+  local function row(path)
+    local m = mr.reopen(path)
+    local r = { w = { m.tables[1]:peek(999, "w") }, v = { m.tables[1]:peek(999, "v") } }
+    m:close()
+    return r
+  end
+  local expected = row(store)
+  assert.equal(1, expected.w[3])
+  assert.equal(0, expected.v[3])
+  assert.truthy(good("export", "--store", store, "--out", "-", "--format", "tsv"):find("\nt\t999\t3\t0\t\t\t\t\t", 1, true))
+  for _, format in ipairs { "tsv", "npy" } do
+    local out, young = dir .. "/partly-out." .. format, dir .. "/partly-" .. format
+    good("export", "--store", store, "--out", out, "--format", format)
+    local m = mr.find(source) { store = young, data = mr.data { format = "libsvm" } }
+    m:commit()
+    m:close()
+    good("import", "--store", young, out)
+    assert.same(expected, row(young), format)
+    good("verify", "--store", young)
   end
 end)
 

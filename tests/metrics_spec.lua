@@ -257,6 +257,49 @@ describe("mr.metrics", function()
     assert.is_true(before < 1e-4)
   end)
 
+  it("bounds the error of the PR-AUC where the negatives of a bin come first, too", function()
+    local score, label = {}, {}
+    for i = 1, 1000 do score[i], label[i] = 5, 0 end
+    for i = 1, 10 do score[1000 + i], label[1000 + i] = 1 - i / 1e5, 1 end
+    score[1011], label[1011] = 1.001, 0 -- of the bin of the positives
+    local exact, r = metrics_of(score, label).pr_auc, nil
+    local m
+    r, m = metrics_of(score, label, nil, { bins = 32 })
+    local off, bound = math.abs(r.pr_auc - exact), select(2, m:auc_error())
+    assert.is_true(off > 1e-3 and off <= bound + 1e-12, ("off by %g, bound %g"):format(off, bound))
+  end)
+
+  it("begins anew after a reset, by bins too", function()
+    for _, bins in ipairs { false, 64 } do
+      local o = { bins = bins or nil, slice = 1, group = 1 }
+      local again, fresh = metrics.new(o), metrics.new(o)
+      local score, label, weight = sample(300, 30)
+      local key = {}
+      for i = 1, 300 do key[i] = i % 3 end
+      again:add(floats(score), batch_of(label, weight, { key }).label)
+      again:reset()
+      score, label, weight = sample(200, 30)
+      for i = 1, 300 do key[i] = i <= 200 and 1 + i % 2 or nil end
+      for _, m in ipairs { again, fresh } do m:add(floats(score), batch_of(label, weight, { key }).label) end
+      assert.same(fresh:result(), again:result())
+      assert.equal(2, #again:result().slices)
+    end
+  end)
+
+  it("does not look at the scores of samples of weight 0", function()
+    for _, o in ipairs { {}, { bins = 64 }, { slice = 1 } } do
+      local with, without = metrics.new(o), metrics.new(o)
+      with:add(floats { 1, math.huge, -1, -math.huge, 0.5 },
+        batch_of({ 1, 0, 0, 1, 1 }, { 2, 0, 1, 0, 1 }, { { 7, 7, 7, 7, 7 } }).label)
+      without:add(floats { 1, -1, 0.5 }, batch_of({ 1, 0, 1 }, { 2, 1, 1 }, { { 7, 7, 7 } }).label)
+      local got, expected = with:result(), without:result()
+      for _, name in ipairs { "auc", "pr_auc", "logloss", "accuracy", "rmse", "mae", "prediction", "ece" } do
+        assert.equal(expected[name], got[name], name)
+        if o.slice then assert.equal(expected.slices[1][name], got.slices[1][name], name) end
+      end
+    end
+  end)
+
   it("gives RMSE of raw values for a regression", function()
     local r = metrics_of({ 1.5, -2, 10 }, { 2, -2, 7 }, { 1, 5, 2 }, { loss = "mse" })
     near(math.sqrt((0.25 + 0 + 18) / 8), r.rmse, 1e-15)
@@ -374,6 +417,24 @@ describe("mr.metrics with groups", function()
         assert.equal(groups, r.groups)
         for name, x in pairs(sum) do near(x / groups, r[name], 1e-12) end
       end
+    end
+  end)
+
+  it("leaves samples of weight 0 out", function()
+    local score, label, weight, key = grouped()
+    local kept = { {}, {}, {}, {} }
+    for i = 1, #score do
+      if math.random(3) == 1 then weight[i] = 0
+      else
+        for at, list in ipairs { score, label, weight, key } do table.insert(kept[at], list[i]) end
+      end
+    end
+    local all, some = metrics.new { group = 1, k = 2 }, metrics.new { group = 1, k = 2 }
+    all:add(floats(score), batch_of(label, weight, { key }).label)
+    some:add(floats(kept[1]), batch_of(kept[2], kept[3], { kept[4] }).label)
+    local expected, got = some:result(), all:result()
+    for _, name in ipairs { "groups", "gauc", "ndcg", "precision", "recall", "hit_rate", "map", "mrr" } do
+      assert.equal(expected[name], got[name], name)
     end
   end)
 

@@ -230,6 +230,20 @@ describe("a parser", function()
     assert.same({ 0, 1, 0, 1, 0 }, marks)
   end)
 
+  it("counts the bad lines of one epoch, the worst so far, in whichever it is", function()
+    local lines = {}
+    for i = 1, 20000 do lines[i] = (i == 5 or i == 19990) and "x" or "1 " .. i .. ":1" end
+    local path = file("epochs.svm", table.concat(lines, "\n") .. "\n")
+    local it = mr.data { files = path }:batches(nil, { bad_lines = "skip", memory = false, epochs = 3, size = 10 })
+    local seen = 0
+    for batch in it do
+      seen = seen + batch.n
+      if seen == 20100 or seen == 3 * 19998 then assert.equal(2, (it:skipped())) end
+    end
+    assert.equal(3 * 19998, seen)
+    it:close()
+  end)
+
   it("reads query ids of svmlight as the groups of samples, not as features", function()
     local path = file("letor.txt", "2 qid:7 1:0.5 # docid = A\n0 qid:18446744073709551615 1:1\n\n1 1:2\nbad\n0 qid:7 3:1\n")
     local expected = { 7ULL, 18446744073709551615ULL, 0ULL, 0ULL, 7ULL }

@@ -154,6 +154,105 @@ describe("a sample keeps what is its own", function()
   end)
 end)
 
+describe("a sample of a file without a schema keeps what is its own", function()
+  -- Sample i: label i % 2, query i (but each third has none), one entry of key i; values are those of some parts
+  -- of the file only, and each 10th line is none.
+  local lines = {}
+  for i = 1, 600 do
+    local valued = i > 150 and i <= 250 or i > 400
+    lines[i] = i % 10 == 0 and "x" or ("%d%s %d:%d"):format(i % 2, i % 3 == 0 and "" or " qid:" .. i, i,
+      valued and i or 1)
+  end
+  local path = file("parts.svm", table.concat(lines, "\n") .. "\n")
+
+  for name, o in pairs {
+    ["read in order"] = { memory = false }, ["from memory"] = { memory = true }, ["of its own"] = { own = true },
+    ["shuffled in windows"] = { shuffle = true, window = 50, memory = false },
+    ["shuffled in memory"] = { shuffle = true, window = 50, memory = true },
+  } do
+    it(name .. ", beside others that have no values, no query or are bad", function()
+      o.bad_lines, o.epochs, o.seed = "keep", 2, 4
+      for _, size in ipairs { 7, 120, 333 } do
+        o.size = size
+        local seen, it = {}, mr.data { files = path }:batches(nil, o)
+        for batch in it do
+          local c = batch.c
+          for s = 0, batch.n - 1 do
+            local i = tonumber(c.record[s]) + 1
+            seen[#seen + 1] = i
+            local is_bad = c.bad ~= nil and c.bad[s] == 1
+            assert.equal(i % 10 == 0, is_bad)
+            if not is_bad then
+              local at = c.offsets[s]
+              assert.equal(i, tonumber(c.keys[at]))
+              assert.equal((i > 150 and i <= 250 or i > 400) and i or 1, c.values == nil and 1 or c.values[at])
+              assert.equal(i % 3 == 0 and 0 or i, c.group == nil and 0 or tonumber(c.group[s]))
+              assert.equal(i % 2, c.label[s])
+            end
+          end
+        end
+        it:close()
+        assert.same(range(1, 600), sorted { unpack(seen, 1, 600) })
+        assert.equal(1200, #seen)
+      end
+    end)
+  end
+end)
+
+describe("negatives that are sampled", function()
+  -- What is left of each epoch, by the number of the sample.
+  local function left(train, make, number, check)
+    local epochs, at = {}, 0
+    mr.fit(make(), { train = train, epochs = 3, size = 64, negative_rate = 0.4, on_batch = function(batch)
+      local c = batch.c
+      for s = 0, batch.n - 1 do
+        local i = number(c, c.offsets[s])
+        check(c, s, i)
+        if i % 2 == 1 then assert.equal(1, c.label[s]) end
+        epochs[batch.epoch] = epochs[batch.epoch] or {}
+        table.insert(epochs[batch.epoch], i)
+        at = at + 1
+      end
+    end })
+    local list = {}
+    for epoch = 1, 3 do list[epoch] = sorted(epochs[epoch]) end
+    return list
+  end
+
+  local function checked(list)
+    local count = {}
+    for epoch = 1, 3 do
+      local odd = 0
+      for _, i in ipairs(list[epoch]) do
+        odd = odd + i % 2
+        count[i] = (count[i] or 0) + 1
+      end
+      assert.equal(500, odd)                               -- every positive
+      assert.near(200, #list[epoch] - odd, 50)             -- of 500 negatives, four deviations
+    end
+    local always = 0
+    for i = 2, 1000, 2 do always = always + (count[i] == 3 and 1 or 0) end
+    assert.near(500 * 0.4 ^ 3, always, 23)                 -- 32 are in all epochs; 200 if they drew alike
+  end
+
+  it("leave the others their weights, and are others in each epoch", function()
+    checked(left(weighted("drawn.csv", 1000), function() return require("models.lr") { schema = schema, seed = 1 } end,
+      function(c, at) return c.values[at] end, function(c, s, i)
+        assert.equal(i + 0.5, c.weight[s])
+        assert.equal(hash("k" .. i % 7, "k"), c.keys[c.offsets[s] + 1])
+      end))
+  end)
+
+  it("leave the others their queries", function()
+    local lines = {}
+    for i = 1, 1000 do lines[i] = ("%d qid:%d %d:1"):format(i % 2, i, i) end
+    local path = file("drawn.svm", table.concat(lines, "\n") .. "\n")
+    checked(left(path, function() return require("models.lr") { data = mr.data { files = path }, seed = 1 } end,
+      function(c, at) return tonumber(c.keys[at]) end,
+      function(c, s, i) assert.equal(i, tonumber(c.group[s])) end))
+  end)
+end)
+
 describe("class weights", function()
   it("multiply the weights of the data, in every batch and epoch", function()
     local path = weighted("c.csv", 500)

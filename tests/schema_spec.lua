@@ -106,6 +106,11 @@ describe("a schema", function()
     pair = ffi.string(ffi.new("uint64_t[2]", { hash("p", "a"), hash("r", "raw") }), 16)
     assert.equal(hash(pair, "a*raw"), list[1].keys[8])
     assert.same({ 0, 1, 2, 3 }, list[2].fields)
+    s = schema { missing = { "", "?" }, fields = { mr.categories("tags", { separator = "|" }) } }
+    list = read(s, file("gaps.csv", "y,tags\n1,u|?|v\n0,?|\n1,?\n"))
+    assert.same({ hash("u", "tags"), hash("v", "tags") }, list[1].keys)
+    assert.equal(1, #list[2].keys)
+    assert.equal(list[3].keys[1], list[2].keys[1]) -- none at all
   end)
 
   it("reads labels by their names, and weights", function()

@@ -74,6 +74,11 @@ function does.import(files)
   err.check(C.mr_store_import(path, list, 1))
 end
 
+function does.export(files)
+  local store, t = open "read"
+  write(store, t, files[1], 0)
+end
+
 does[operation] { arg[3], arg[4] }
 print "done"
 io.stdout:flush()

@@ -439,6 +439,10 @@ static int open_at(int at, const char *path, int flags, mode_t mode)
         mark(fd, 0);
         return fd;
     }
+    if (recording() && (flags & O_TMPFILE) == O_TMPFILE) { /* files are recorded by their names */
+        errno = EOPNOTSUPP;
+        return -1;
+    }
     int met = meet(OPEN, -1, full, !(flags & O_CREAT));
     if (meet_fails(met))
         return -1;
