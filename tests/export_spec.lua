@@ -305,7 +305,8 @@ it("a row without one of its columns comes back without it, by every format", fu
   for i = 1, 41 do lines[i] = ("%d %d:1 %d:1"):format(i % 2, i % 5, i == 41 and 999 or 7) end
   local file = write(dir .. "/partly.svm", table.concat(lines, "\n") .. "\n")
   local store = dir .. "/partly"
-  good("train", source, "--store", store, "--data", file, "--format", "libsvm", "--epochs", "1", "--batch", "20", "--shuffle", "off")
+  good("train", source, "--store", store, "--data", file, "--format", "libsvm", "--epochs", "1", "--batch", "20",
+    "--shuffle", "off")
   local function row(path)
     local m = mr.reopen(path)
     local r = { w = { m.tables[1]:peek(999, "w") }, v = { m.tables[1]:peek(999, "v") } }
