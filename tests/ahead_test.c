@@ -275,12 +275,12 @@ static void shrink_test(void)
     for (int i = 0; i < TRAINED; i++) /* so many rows may be in the cache, then */
         must(mr_reader_next(r) > 0 && step_by(t, mr_reader_batch(r), ++step) >= 0, "step");
     must(!commit_all(s, t, step) && mr_reader_next(r) > 0, "commit");
-    for (int i = 0; i < 200 && !reader_coming(r, 2); i++)
+    for (int i = 0; i < 200 && !mr_reader_coming(r, 2); i++)
         usleep(10000);
-    must(!mr_table_ahead(t, r) && t->plans && !t->plans->taken, "ahead");
+    must(!look_ahead(t, r) && t->plans && !t->plans->taken, "ahead");
     must(!mr_store_shrink(s, &w, 1, 0) && w.dropped == KEYS, "shrink");
     do {
-        must(!mr_table_ahead(t, r), "ahead");
+        must(!look_ahead(t, r), "ahead");
         check(step_by(t, mr_reader_batch(r), ++step) >= 0, "step");
     } while (mr_reader_next(r) > 0);
     for (int i = 0; i < KEYS; i++) {
