@@ -25,23 +25,8 @@ function stream.optim(definition)
   return optim.of(settings)
 end
 
---- Learns from a stream until it ends or a signal arrives; then commits.
----@param model table
----@param from string "-", a file
----@param options table|nil size (1, or the definition's stream_size), max_wait (seconds),
---- follow, bad_lines, window (samples of the
---- windowed metrics), every (samples between lines), on_line(watch), on_batch(batch, loss, iterator),
---- from = "start" (of the file, whatever was read of it before); and of mr.fit: on_nan, class_weight,
---- negative_rate, correction, schedule, clip_norm, clip_each, clip_value. Metrics are of the data as it is
----@return table watch with its metrics, which the error of a signal has, too; bad_lines, first_bad: lines
---- that were skipped; skipped, first_skipped: batches that were not finite; rows_learned; reason: why there
---- was nothing to learn
-function stream.learn(model, from, options)
-  local o = options or {}
-  for name, value in pairs(o) do trainer.check_option(name, value, true) end
-  o = setmetatable({ correction = o.correction or "shift" }, { __index = o })
-  trainer.check_classes(model, o)
-  model.clip = clip.of("mr.learn", o) or model.clip
+-- mr.learn, its options checked.
+local function learn_from(model, from, o)
   if o.schedule then model:set_schedule(o.schedule) end
   local shift = o.negative_rate and math.log(o.negative_rate)
   if shift then model.shift = o.correction == "q" and shift or nil end
@@ -51,7 +36,6 @@ function stream.learn(model, from, options)
   local watch = metrics.watch { window = o.window, every = o.every, loss = model.loss_name }
   if model.watch_bytes then watch:load(model.watch_bytes) end
   model.watch = watch
-  model.manual_commits, model.on_nan = true, o.on_nan
   local size = o.size or model.definition.settings.stream_size or SIZE
   local batches = model:stream(from, { size = size, max_wait = o.max_wait, follow = o.follow,
     bad_lines = o.bad_lines, shuffle = false, from = o.from })
@@ -140,6 +124,25 @@ function stream.learn(model, from, options)
   local signal = C.mr_interrupted()
   if signal ~= 0 then error({ interrupted = signal, watch = watch }, 0) end
   return watch
+end
+
+--- Learns from a stream until it ends or a signal arrives; then commits.
+---@param model table
+---@param from string "-", a file
+---@param options table|nil size (1, or the definition's stream_size), max_wait (seconds),
+--- follow, bad_lines, window (samples of the
+--- windowed metrics), every (samples between lines), on_line(watch), on_batch(batch, loss, iterator),
+--- from = "start" (of the file, whatever was read of it before); and of mr.fit: on_nan, class_weight,
+--- negative_rate, correction, schedule, clip_norm, clip_each, clip_value. Metrics are of the data as it is
+---@return table watch with its metrics, which the error of a signal has, too; bad_lines, first_bad: lines
+--- that were skipped; skipped, first_skipped: batches that were not finite; rows_learned; reason: why there
+--- was nothing to learn
+function stream.learn(model, from, options)
+  local o = options or {}
+  for name, value in pairs(o) do trainer.check_option(name, value, true) end
+  o = setmetatable({ correction = o.correction or "shift" }, { __index = o })
+  trainer.check_classes(model, o)
+  return model:during({ clip = clip.of("mr.learn", o), on_nan = o.on_nan }, learn_from, model, from, o)
 end
 
 return stream

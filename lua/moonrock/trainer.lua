@@ -288,38 +288,8 @@ end
 
 -- ---- the loop ---------------------------------------------------------------------------------
 
---- The loop everybody writes. Resumes where the model's last commit left off; the options must
---- then be the same for the result to be.
----
---- accumulate = N: the gradients of N batches make one step, by the mean of the loss over all their
---- samples; an epoch's last step may be of fewer. Commits are between steps.
----
---- negative_rate = r: of the samples labelled 0 each stays with the chance r, drawn anew in each epoch
---- from (seed, epoch, number of the sample) alone. The scores are corrected in one of three ways, so
---- that they, and all metrics of validation and test data, which are never sampled, are of the data
---- as it is: correction = "shift" trains on logit - ln r (the metrics in `train` are then those of the
---- sampled data); "weight" gives negatives 1/r as weight; "q" trains on the sampled data and adds
---- ln r to the model's logits in evaluation from then on, q = p / (p + (1 - p) / r).
----@param model table
----@param options table train, valid, test (parts of the schema or files), epochs, size, shuffle,
---- window, bad_lines, memory, split (fraction of train that is valid; or { fold =, folds = });
---- validate_every (steps; besides the end of each epoch), metrics (options of mr.metrics for the
---- validation and test data), monitor = "auc" | "logloss" | "gauc" ... (one of these metrics), patience
---- (validations without a better `monitor`, then the best state is restored), reduce (factor of the
---- learning rate after each such validation), schedule (of the learning rate by steps; both multiply);
---- clip_norm, clip_each and clip_value in the place of the model's (see moonrock.clip);
---- accumulate, class_weight = { negative, positive } | "balanced" (n / (2 n_c)), negative_rate,
---- correction, on_nan = "stop" | "skip" (a batch whose loss or gradient is not finite is dropped and
---- counted); on_step(step, loss), on_epoch(event), on_validate(event), each of which ends the
---- training by returning false, as patience does; on_event(event); on_data(iterator, part, loss), of each
---- iterator of batches as it is opened: "train" with the loss's name, "valid", "test"; on_batch(batch,
---- loss, iterator)
----@return table the result event; its valid and test are of the model as it is now, best =
---- { epoch =, step =, valid = } is the best validation
-function trainer.fit(model, options)
-  local o = options_of(model, options)
-  tell_unused(model, o, options)
-  model.clip = clip.of("mr.fit", o) or model.clip
+-- mr.fit, its options checked.
+local function fit(model, o)
   if o.schedule then model:set_schedule(o.schedule) end
   local emit = o.on_event or function() end
   local began = C.mr_clock()
@@ -434,7 +404,6 @@ function trainer.fit(model, options)
     finish_validation { event = "valid", epoch = run.done + 1, steps = model.step_number, valid = valid }
   end
 
-  model.manual_commits, model.on_nan = true, o.on_nan
   local reading = { size = o.size, epochs = o.epochs, shuffle = o.shuffle, window = o.window,
     bad_lines = o.bad_lines, memory = o.memory, split = split_of(o, "train"), own = o.negative_rate ~= nil,
     seed = model.seed }
@@ -568,7 +537,6 @@ function trainer.fit(model, options)
     { __index = reading })
   local parts, reason = position.plan(model, "train", o.train, plan)
   for _, p in ipairs(parts) do reason = train_part(p) or reason end
-  model.manual_commits, model.on_nan = nil, nil
   if reason and not o.on_event then model.notice(reason) end
 
   local rows = 0
@@ -589,6 +557,40 @@ function trainer.fit(model, options)
   result.peak_rss_bytes = C.mr_memory_peak()
   emit(result)
   return result
+end
+
+--- The loop everybody writes. Resumes where the model's last commit left off; the options must
+--- then be the same for the result to be.
+---
+--- accumulate = N: the gradients of N batches make one step, by the mean of the loss over all their
+--- samples; an epoch's last step may be of fewer. Commits are between steps.
+---
+--- negative_rate = r: of the samples labelled 0 each stays with the chance r, drawn anew in each epoch
+--- from (seed, epoch, number of the sample) alone. The scores are corrected in one of three ways, so
+--- that they, and all metrics of validation and test data, which are never sampled, are of the data
+--- as it is: correction = "shift" trains on logit - ln r (the metrics in `train` are then those of the
+--- sampled data); "weight" gives negatives 1/r as weight; "q" trains on the sampled data and adds
+--- ln r to the model's logits in evaluation from then on, q = p / (p + (1 - p) / r).
+---@param model table
+---@param options table train, valid, test (parts of the schema or files), epochs, size, shuffle,
+--- window, bad_lines, memory, split (fraction of train that is valid; or { fold =, folds = });
+--- validate_every (steps; besides the end of each epoch), metrics (options of mr.metrics for the
+--- validation and test data), monitor = "auc" | "logloss" | "gauc" ... (one of these metrics), patience
+--- (validations without a better `monitor`, then the best state is restored), reduce (factor of the
+--- learning rate after each such validation), schedule (of the learning rate by steps; both multiply);
+--- clip_norm, clip_each and clip_value in the place of the model's (see moonrock.clip);
+--- accumulate, class_weight = { negative, positive } | "balanced" (n / (2 n_c)), negative_rate,
+--- correction, on_nan = "stop" | "skip" (a batch whose loss or gradient is not finite is dropped and
+--- counted); on_step(step, loss), on_epoch(event), on_validate(event), each of which ends the
+--- training by returning false, as patience does; on_event(event); on_data(iterator, part, loss), of each
+--- iterator of batches as it is opened: "train" with the loss's name, "valid", "test"; on_batch(batch,
+--- loss, iterator)
+---@return table the result event; its valid and test are of the model as it is now, best =
+--- { epoch =, step =, valid = } is the best validation
+function trainer.fit(model, options)
+  local o = options_of(model, options)
+  tell_unused(model, o, options)
+  return model:during({ clip = clip.of("mr.fit", o), on_nan = o.on_nan }, fit, model, o)
 end
 
 return trainer
