@@ -25,6 +25,7 @@ local MOST = 10000 -- data sets that are remembered
 ---@field ended? boolean a source that was read to its end
 ---@field finished? table why nothing more of it is trained: { why =, step =, ... }
 ---@field run table what a training loop needs to go on
+---@field trained? integer the step at which other data took its turn
 
 ---@class Part
 ---@field set DataSet
@@ -239,11 +240,13 @@ end
 ---@param p Part
 function position.begin(m, p)
   put_back(m)
-  local set = p.set
-  if m.data_set ~= set then
+  local set, before = p.set, m.data_set
+  if before ~= set then
     m.files_changed = true
-    local before = m.data_set
+    if before then before.trained = m.step_number end
     if before and not half_way(before) then before.run.valid, before.run.best_valid = nil, nil end
+    -- What was reduced on other data is not on this; a factor that the caller gave stays.
+    if set.run.lr_factor or m.step_number > 0 then m:scale_lr(set.run.lr_factor or 1) end
   end
   m.data_set = set
   if not index_of(m) then
@@ -253,15 +256,14 @@ function position.begin(m, p)
       if old ~= set and not half_way(old) then table.remove(m.data_sets, i) end
     end
   end
-  if set.trained and set.trained ~= m.step_number then -- other data since: the best state is not this run's
+  -- Other data since: the best state is not this run's.
+  if before ~= set and set.trained and set.trained ~= m.step_number then
     set.run.best, set.run.best_valid, set.run.best_step, set.run.best_epoch = nil, nil, nil, nil
     set.run.waited = nil
   end
   set.ended = nil
   m.position.epoch, m.position.sample = set.epoch, set.sample
   m.fit = set.run
-  -- What was reduced on other data is not on this; a factor that the caller gave stays.
-  if set.run.lr_factor or m.step_number > 0 then m:scale_lr(set.run.lr_factor or 1) end
   if p.note then m.notice(p.note) end
 end
 

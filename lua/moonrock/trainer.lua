@@ -356,6 +356,7 @@ local function fit(model, o)
           model.notice(("the learning rate was reduced to %.0e of what it was: nothing is learned any more; "
             .. "patience = ends such a run"):format(model.lr_factor))
         end
+        run.lr_factor = model.lr_factor
       end
       if o.patience and run.waited >= o.patience then
         run.ended = { why = "early", monitor = o.monitor, patience = o.patience, epochs = run.done + 1,

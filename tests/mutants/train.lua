@@ -57,8 +57,6 @@ return {
     replace = "return { 1 / (2 * positive), 1 / (2 * (1 - positive)) }", tests = "trainer" },
   { "balanced weights count sample weights", find = "meter:add(batch.c.label, batch.c.label, batch.n) end",
     replace = "meter:add(batch.c.label, batch.c.label, batch.n, batch.c.weight) end", tests = "fit" },
-  { "balanced weights are counted anew when a run goes on",
-    find = "(run.class_weight or balanced(model, o, files))", replace = "balanced(model, o, files)", tests = "fit" },
   { "negatives that stay weigh too little", find = "negative = negative / rate end", replace = "negative = negative * rate end",
     tests = "trainer" },
   { "the logits of sampled data are not shifted", find = "if training_shift then logits = logits - training_shift end\n      local loss = err.call",
@@ -122,8 +120,6 @@ return {
     replace = "o.size or SIZE", tests = "fit model" },
   { "Adagrad never forgets in a stream", find = "settings.fade_every = FADE_EVERY", replace = "settings.fade_every = 0",
     tests = "fit" },
-  { "a stream ends without a commit", find = "if model.store and (watch.rows_learned > 0 or model.batches_since > 0 or model.files_changed) then",
-    replace = "if model.store and model.files_changed then", tests = "fit days" },
   { "from = start is ignored by a stream", find = "bad_lines = o.bad_lines, shuffle = false, from = o.from })",
     replace = "bad_lines = o.bad_lines, shuffle = false })", tests = "options" },
 
