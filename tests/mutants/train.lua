@@ -102,7 +102,7 @@ return {
   { "trials share options of options", find = "options[first] = setmetatable(copy(inner), nil)",
     replace = "options[first] = inner", tests = "fit" },
   { "a search that is resumed trains its trials anew", find = "if o.store then options.store = (\"%s.%d%s\")",
-    replace = "if o.store and o.folds then options.store = (\"%s.%d%s\")", tests = "lua_options" },
+    replace = "if o.store and o.folds then options.store = (\"%s.%d%s\")", tests = "fit" },
 
   -- mr.learn
   { "a stream's batches are measured with the class weights of training",
@@ -141,10 +141,10 @@ return {
     replace = "", tests = "fit" },
 
   -- schedules
-  { "a step's schedule is that of the next", find = "self.schedule.at(self.step_number)) end",
-    replace = "self.schedule.at(self.step_number + 1)) end", tests = "schedule" },
-  { "a schedule forgets what was reduced", find = "apply_lr(self, self.lr_factor * self.schedule.at(self.step_number))",
-    replace = "apply_lr(self, self.schedule.at(self.step_number))", tests = "fit schedule" },
+  { "a step's schedule is that of the next", find = "local factor = self.schedule.at(self.step_number)",
+    replace = "local factor = self.schedule.at(self.step_number + 1)", tests = "schedule" },
+  { "a schedule forgets what was reduced", find = "apply_lr(self, self.lr_factor * factor)",
+    replace = "apply_lr(self, factor)", tests = "fit schedule" },
   { "step(N) falls a step late", find = "return factor ^ math.floor(t / every)", replace = "return factor ^ math.floor((t - 1) / every)",
     tests = "schedule" },
   { "polynomial grows again after its steps", find = "(1 - math.min(t / steps, 1)) ^ power", replace = "math.abs(1 - t / steps) ^ power",
