@@ -552,6 +552,167 @@ static void behind_test(void)
     report("a commit behind training holds the rows as they were at its step", before);
 }
 
+/* ---- large batches, many sightings, damaged rows ---- */
+
+/* The rows of more new keys than a piece of the lookup holds are theirs. */
+static void large_batch_test(void)
+{
+    enum { MANY = 10000 };
+    int before = failures;
+    static uint64_t keys[MANY];
+    for (int i = 0; i < MANY; i++)
+        keys[i] = mix64((uint64_t)i + 77);
+    for (int resident = 0; resident <= 1; resident++) {
+        must(!tree_remove(at("large")), "remove");
+        mr_store *s = mr_store_open(at("large"), MR_STORE_CREATE);
+        mr_table *t = table_make(), *other = table_make();
+        must(s && !mr_store_load(s, t), "create");
+        table_resident(t, resident);
+        push(t, keys, MANY, 1);
+        for (int i = 0; i < MANY; i += 1000)
+            push(other, keys + i, 1000, 1);
+        must(!commit_all(s, t, 1), "commit");
+        for (int i = 0; i < MANY; i++) {
+            float v[2][2 * DIM];
+            double count = mr_table_peek(t, 0, keys[i], v[0]);
+            if (!check(count == 1 && mr_table_peek(other, 0, keys[i], v[1]) == 1 &&
+                           !memcmp(v[0], v[1], sizeof v[0]),
+                       "key %d has %g updates, or another's row", i, count))
+                break;
+        }
+        check(mr_store_rows(s, 7) == MANY, "%g rows in the store", mr_store_rows(s, 7));
+        mr_store_close(s);
+        mr_table_free(t);
+        mr_table_free(other);
+    }
+    report("new keys of a large batch have rows of their own", before);
+}
+
+/* Sightings of many keys, in all pages of the filter, are there after the store was opened again. */
+static void pages_test(void)
+{
+    enum { MANY = 400 };
+    int before = failures, admitted = 0;
+    uint64_t keys[MANY];
+    for (int i = 0; i < MANY; i++)
+        keys[i] = key_of(i);
+    must(!tree_remove(at("pages")), "remove");
+    for (uint64_t step = 1; step <= 3; step++) {
+        mr_store *s = mr_store_open(at("pages"), step == 1 ? MR_STORE_CREATE : MR_STORE_WRITE);
+        mr_table *t = counting();
+        must(s && !mr_store_load(s, t), "load");
+        push(t, keys, MANY, step);
+        must(!commit_all(s, t, step), "commit");
+        float v[2 * DIM];
+        for (int i = 0; i < MANY; i++)
+            admitted += mr_table_peek(t, 0, keys[i], v) == 1;
+        check(admitted == (step == 3 ? MANY : 0), "step %d: %d keys are admitted", (int)step,
+              admitted);
+        mr_store_close(s);
+        mr_table_free(t);
+    }
+    report("sightings of all keys come back from the store", before);
+}
+
+/* A row that is none is an error when the table is loaded, not left out. */
+static void damaged_row_test(void)
+{
+    int before = failures;
+    char key[ROW_KEY];
+    made("misshapen", rows);
+    mr_store *s = mr_store_open(at("misshapen"), MR_STORE_WRITE);
+    must(s && !mr_commit_begin(s), "open");
+    rows_file *f = rows_file_new(s);
+    row_key(key, PREFIX_ROW, 7, key_of(11));
+    must(f && !rows_file_put(f, key, sizeof key, "\1\0\0\0\7\0\0\0\0\0\0\0\1", 13) &&
+             !rows_file_end(f) && !mr_commit_end(s, TRAINED),
+         "commit");
+    for (int threads = 1; threads <= 2; threads++) {
+        mr_table *t = table_make();
+        mr_threads_set(threads);
+        check(mr_store_load(s, t) == -1 && strstr(mr_error(), "is damaged"),
+              "%d threads: a row that cannot be read is left out", threads);
+        mr_table_free(t);
+    }
+    mr_store_close(s);
+    report("a row that is damaged is an error when its table is loaded", before);
+}
+
+/* Of more learning rates than there is room for, the last are kept. */
+static void rates_test(void)
+{
+    int before = failures;
+    mr_table *t = copied(0, 1);
+    mr_column column = {.name = "v", .dim = DIM};
+    column.optim = (mr_optim){
+        .kind = MR_ADAGRAD, .lr = 0.1f, .eps = 1e-8f, .l2 = 0.01, .l2_table = 1, .idle_steps = 3};
+    mr_table *less = mr_table_new("t", 7, 42, &column, 1);
+    uint64_t key = key_of(1);
+    must(less != NULL, "table");
+    for (uint64_t step = 1; step <= 30; step++) {
+        mr_table_optim(t, 0)->lr = 0.1 / (double)step;
+        push(t, &key, 1, step);
+    }
+    size_t len = 0, had = 0;
+    const rate *all = mr_table_rates(t, 0, &len);
+    size_t n = len / sizeof(rate);
+    must(n > 10 && !mr_table_rates_load(less, 0, all, len), "rates");
+    const rate *some = mr_table_rates(less, 0, &had);
+    size_t m = had / sizeof(rate);
+    check(m > 3 && m < n && !memcmp(some, all + n - m, had), "%zu of %zu rates, not the last", m,
+          n);
+    mr_table_free(t);
+    mr_table_free(less);
+    report("of too many learning rates the last come back from the store", before);
+}
+
+/* What a lookup in training shows: the sum of the rows of its batch. */
+static double shown(mr_table *t, const mr_batch *b, uint64_t step)
+{
+    mr_tape_begin(tape, 1, (double)step);
+    int found = mr_table_pull(t, tape, b);
+    must(found >= 0, "pull");
+    int sum = mr_tape_sum(tape, mr_tape_pool(tape, found, 0, MR_POOL_SUM, 0));
+    double value = mr_tape_scalar(tape, sum, 0);
+    mr_table_drop(t);
+    mr_tape_reset(tape);
+    return value;
+}
+
+/* Rows that were read ahead and expire then are shown as new ones. */
+static void expiry_ahead_test(void)
+{
+    int before = failures;
+    mr_table *t = copied(0, 0), *other = copied(0, 0);
+    must(!tree_remove(at("expires")), "remove");
+    mr_store *s = mr_store_open(at("expires"), MR_STORE_CREATE);
+    must(s && !mr_store_load(s, t), "create");
+    mr_commit_time(s, 1e9);
+    train_all(t, 1);
+    must(!commit_all(s, t, 1), "commit");
+    mr_table_free(t);
+    t = copied(0, 0);
+    must(!mr_store_attach(s, t), "attach");
+    table_resident(t, 0);
+    mr_reader *r = records_open();
+    uint64_t step = 1;
+    for (int i = 0; i < TRAINED; i++)
+        must(mr_reader_next(r) > 0 && step_by(t, mr_reader_batch(r), ++step) >= 0, "step");
+    must(!commit_all(s, t, step) && mr_reader_next(r) > 0, "commit");
+    must(!look_ahead(t, r) && t->plans && !t->plans->taken, "ahead");
+    mr_commit_time(s, 1e9 + 86400 * 3);
+    must(!commit_all(s, t, step), "commit");
+    double now = shown(t, mr_reader_batch(r), step + 1);
+    double fresh = shown(other, mr_reader_batch(r), step + 1);
+    check(now == fresh, "%g is shown, of keys never seen %g", now, fresh);
+    mr_table_ahead_drop(t);
+    mr_reader_close(r);
+    mr_store_close(s);
+    mr_table_free(t);
+    mr_table_free(other);
+    report("rows that expire after they were read ahead are shown as new ones", before);
+}
+
 int main(void)
 {
     tape = mr_tape_new(1, 4);
@@ -566,6 +727,11 @@ int main(void)
     RUN(counts_test);
     RUN(expiry_of_copies_test);
     RUN(behind_test);
+    RUN(large_batch_test);
+    RUN(pages_test);
+    RUN(damaged_row_test);
+    RUN(rates_test);
+    RUN(expiry_ahead_test);
     mr_tape_free(tape);
     tree_remove(root);
     return failures != 0;

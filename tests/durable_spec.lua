@@ -144,6 +144,17 @@ describe("after a loss of power", function()
     for nth = 1, calls.name do written(("class=name nth=%d do=after"):format(nth)) end
   end)
 
+  it("COMMIT is whole though a write of it stops half way", function()
+    local store = work .. "/store"
+    shell.run(("rm -rf %s && mkdir %s && cp -a %s %s"):format(work, work, base, store))
+    local status, _, errors, counts = faults.run({ dir = work,
+      plan = "nosync class=write match=COMMIT.new do=short nth=1" }, shell.program, "tests/support/durable.lua",
+      "commit", store)
+    assert.equal(0, status, errors)
+    assert.is_true(counts.write > 1)
+    assert.is_true(is(assert(look(store)), { step = 3, kept = 1 }))
+  end)
+
   it("COMMIT is prepared before the commit is made: without room for it there is none", function()
     local store = work .. "/store"
     shell.run(("rm -rf %s && mkdir %s && cp -a %s %s"):format(work, work, base, store))

@@ -86,6 +86,27 @@ describe("a store", function()
     store:close()
   end)
 
+  it("does not return to a state that is not the one its COMMIT tells of", function()
+    make(3)
+    local store, t = Store.open(path, "write"), rows.table()
+    store:load(t)
+    store:checkpoint "early"
+    rows.step(t, 4)
+    rows.commit(store, t, 4)
+    store:checkpoint "late"
+    local digest = store:digest()
+    for from, to in pairs { early = "late", late = "early" } do
+      os.execute(("cp %s/kept/%s.1/COMMIT %s/kept/%s.1/COMMIT.saved && cp %s/kept/%s.1/COMMIT %s/kept/%s.1/COMMIT"):format(
+        path, to, path, to, path, from, path, to))
+      assert.error_matches(function() store:restore(to) end, "is damaged: its manifest does not lead to commit")
+      assert.equal(digest, store:digest())
+      os.execute(("mv %s/kept/%s.1/COMMIT.saved %s/kept/%s.1/COMMIT"):format(path, to, path, to))
+    end
+    store:restore "late"
+    assert.equal(digest, store:digest())
+    store:close()
+  end)
+
   it("is read while another process writes, and a second writer is told its pid", function()
     local digest = make(2)
     local writer = Store.open(path, "write")

@@ -595,6 +595,27 @@ static void creators_test(void)
     report("a store that several processes make at once is made once", before);
 }
 
+/* A store under way whose process is not of this machine, or not to be seen from here, holds its lock. */
+static void under_way_test(void)
+{
+    int before = failures;
+    char path[300];
+    snprintf(path, sizeof path, "%s/shared.creating-999999999", root);
+    must(!mkdir(path, 0777), "mkdir");
+    snprintf(path, sizeof path, "%s/shared.creating-999999999/LOCK", root);
+    int fd = open(path, O_RDWR | O_CREAT, 0666);
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    must(fd >= 0 && !fcntl(fd, F_OFD_SETLK, &lock), "lock");
+    mr_store *s = mr_store_open(at("shared"), MR_STORE_CREATE);
+    check(s && !access(path, F_OK), "a store that another makes is removed");
+    mr_store_close(s);
+    close(fd);
+    s = mr_store_open(at("shared"), MR_STORE_CREATE);
+    check(s && access(path, F_OK), "what a process that is no more left behind stays");
+    mr_store_close(s);
+    report("what another process makes is left alone while it holds the lock", before);
+}
+
 static void reader_test(void)
 {
     int before = failures;
@@ -639,6 +660,7 @@ int main(int argc, char **argv)
     RUN(kill_test, seed, argc > 2 ? atoi(argv[2]) : 40);
     RUN(writers_test);
     RUN(creators_test);
+    RUN(under_way_test);
     RUN(reader_test);
     RUN(fault_test,
         "a commit whose n-th call fails leaves the last one or is whole, and the next succeeds",

@@ -56,7 +56,7 @@ static inline void push(mr_table *t, const uint64_t *keys, int n, uint64_t step)
     memory_free(offsets);
 }
 
-static int commit_all(mr_store *s, mr_table *t, uint64_t step)
+static inline int commit_all(mr_store *s, mr_table *t, uint64_t step)
 {
     char state[64];
     snprintf(state, sizeof state, "step %llu", (unsigned long long)step);
@@ -69,7 +69,7 @@ static int commit_all(mr_store *s, mr_table *t, uint64_t step)
     return mr_commit_end(s, step);
 }
 
-static const char *at(const char *name)
+static inline const char *at(const char *name)
 {
     static char path[4][300];
     static int next;
