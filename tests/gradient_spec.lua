@@ -250,6 +250,10 @@ describe("gradients of", function()
     for _, loss in ipairs { mr.bpr, mr.mse, mr.mae, mr.huber, mr.quantile } do
       check(function(a, b) return loss(a * 3, b * 3) end, { { 4, 1 }, { 4 } })
       check(function(a) return loss(a, a * a * 2) end, { { 4, 1 } })
+      check(function(a, b) -- both are of use to others, too
+        local x, y = a * 3, b * 3
+        return loss(x, y) + (y * y):sum() + (x * x):sum()
+      end, { { 4, 1 }, { 4 } })
     end
   end)
 

@@ -150,6 +150,24 @@ describe("columns in half precision", function()
     end)
   end
 
+  it("are rounded each by a draw of its own, within a row too", function()
+    local model = mr.model("draws", function(m)
+      local row = m:table("t", { v = { dim = 64, init = mr.init.constant(1), precision = "bf16" } })
+      return function(x) return row(x).v:sum():sum(2, true) end
+    end, { optim = mr.optim.sgd { lr = 2 ^ -9 } }) {} -- half of a step of bf16 below 1
+    local up = 0
+    for key = 1, 20 do
+      model(batches.build({ { { key } } }, { fields = 1 })):sum():backward()
+      model:step()
+      local row, of_row = model.tables[1]:peek(key, "v"), 0
+      for k = 1, 64 do of_row = of_row + (row[k] == 1 and 1 or 0) end
+      assert.is_true(of_row > 8 and of_row < 56, of_row .. " of 64 are rounded up") -- six deviations
+      up = up + of_row
+    end
+    assert.near(640, up, 90)
+    model:close()
+  end)
+
   it("show a key before its first update as it will begin", function()
     local model = make(rule.adagrad { lr = 0.1 }) {}
     local batch = batches.build({ { { 1 }, { 2 } } }, { fields = 2 })

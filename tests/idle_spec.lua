@@ -186,6 +186,26 @@ describe("l2 and decay over whole tables", function()
     end)
   end
 
+  it("is the same for all weights of a row, however wide", function()
+    for _, optim in ipairs { opt.adam(with { eps = 1e-3 }), opt.adagrad(with { init = 0.1 }) } do
+      local model = mr.model("wide", function(m)
+        local row = m:table("t", { v = { dim = 37, init = mr.init.constant(0.5) } })
+        return function(x) return row(x).v:sum():sum(2, true) end
+      end, { optim = optim }) {}
+      for step = 1, 40 do
+        local batch = batches.build({ { { step % 20 == 1 and 1 or 2 } } }, { fields = 1 })
+        model(batch):sum():backward()
+        model:step()
+      end
+      local w, state = model.tables[1]:peek(1, "v")
+      for k = 2, 37 do
+        assert.equal(w[1], w[k])
+        for i = k, #state, 37 do assert.equal(state[i - k + 1], state[i]) end
+      end
+      model:close()
+    end
+  end)
+
   it("shows scorers and followers the weights of now, and writes nothing", function()
     local dir = shell.directory()
     local definition = make(CASES.adam[1])

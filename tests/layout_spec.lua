@@ -54,6 +54,16 @@ describe("a store whose model changes", function()
     return store, model
   end
 
+  it("begins the state of an optimizer anew that has as many numbers as the one before", function()
+    local store, old = made(with_v, { linear = mr.optim.adagrad { lr = 0.1, init = 0.5 } })
+    local w, sums = old.tables[1]:peek(1, "w")
+    assert.is_true(sums[1] > 0.5)
+    old:close()
+    local model = open(store, with_v, { linear = mr.optim.lion { lr = 0.01 }, on_notice = function() end })
+    assert.same({ w, { 0 } }, { (model.tables[1]:peek(1, "w")), (select(2, model.tables[1]:peek(1, "w"))) })
+    model:close()
+  end)
+
   it("keeps its rows when a column is added, which begins fresh", function()
     local store, old = made(w_only)
     local kept = {}

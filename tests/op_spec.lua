@@ -8,6 +8,7 @@ local pool = require "moonrock.pool"
 local tape = require "moonrock.tape"
 local batches = require "tests.support.batches"
 local model = require "tests.support.params"
+local shell = require "tests.support.shell"
 
 local function close(expected, actual, tolerance, what)
   local scale = math.max(1, math.abs(expected))
@@ -287,6 +288,23 @@ describe("results of", function()
               end
             end
           end
+        end
+      end
+    end
+  end)
+
+  it("max the first of equal entries, whose gradient it gets alone", function()
+    for _, keys in ipairs { { 1, 2 }, { 2, 1 } } do
+      local batch = batches.build({ { { keys[1] }, { keys[2] } } }, {})
+      t:begin(true, 1)
+      local rows = ffi.new("double[4]", { 3, 5, 3, 5 })
+      local lookup = C.mr_tape_lookup(t.c, batch.c, ffi.new("int32_t[1]", 2), 1, rows, 2)
+      local column = pool.column("given", "v", 0, 2)
+      pool.bind(column, t, lookup)
+      column:max():sum():backward()
+      for key = 1, 2 do
+        for k = 0, 1 do
+          assert.equal(key == keys[1] and 1 or 0, C.mr_tape_lookup_gradient(t.c, lookup, 2 * (key - 1) + k))
         end
       end
     end
@@ -632,6 +650,16 @@ describe("results of", function()
     assert.equal(0, mr.listwise(score, score * 0):value())
   end)
 
+  it("lists without a label count for nothing", function()
+    local function loss(scores, labels, groups)
+      t:begin(true, 1)
+      return mr.listwise(layers.tensor({ #scores, 1 }, scores), layers.tensor({ #scores }, labels),
+        { group = layers.tensor({ #scores }, groups) }):value()
+    end
+    close(loss({ 1, 2 }, { 1, 0 }, { 1, 1 }), loss({ 1, 2, 0.5, 3 }, { 1, 0, 0, 0 }, { 1, 1, 2, 2 }), 1e-6)
+    assert.equal(0, loss({ 1, 2 }, { 0, 0 }, { 1, 1 }))
+  end)
+
   it("the softmax over a batch's items agree with its definition", function()
     local n, d = 333, 5 -- more than two tiles each way
     local u = numbers(n * d, function(i) return math.sin(i * 1.7) end)
@@ -679,6 +707,14 @@ describe("results of", function()
     close(5.5, at(20, 7, false), 1e-6)             -- evaluation only looks
     close(5.5 + 0.25 * (6 - 5.5), at(20, 7), 1e-6)
     close(1, at(1, 8, false), 1e-6)                -- never seen
+    local last = 2 ^ 24 - 2 -- steps beyond the whole numbers of a float
+    close(last, at(last, 9), 1e-6)
+    close(last + 0.25 * (8 - last), at(last + 8, 9), 1e-6)
+    local twice = batches.build({ { { 5 } }, { { 5 } } }, { fields = 1 }):keys(1)
+    t:begin(true, 4)
+    frequency(twice)
+    t:begin(true, 10)
+    close(4 + 0.25 * (6 - 4), math.exp(-frequency(twice):get(2)), 1e-6) -- two samples, one step
   end)
 
   it("dropout keep the expectation, repeat for a step, and change with it", function()
@@ -702,6 +738,13 @@ describe("results of", function()
     -- five standard deviations of a mean of n draws, each of deviation sqrt(0.3 / 0.7)
     close(1, sum / n, 5 * math.sqrt(0.3 / 0.7 / n))
     close(0.7 ^ 2 + 0.3 ^ 2, same / n, 5 * math.sqrt(0.25 / n))
+    t:begin(true, 1)
+    local ones, both = {}, 0
+    for i = 1, 10000 do ones[i] = 1 end
+    local tensor = layers.tensor({ 10000 }, ones)
+    local first, second = mr.dropout(tensor, 0.3), mr.dropout(tensor, 0.3)
+    for i = 1, 10000 do both = both + (first:get(i) == second:get(i) and 1 or 0) end
+    close(0.7 ^ 2 + 0.3 ^ 2, both / 10000, 5 * math.sqrt(0.25 / 10000)) -- two of a step
     t:begin(false, 1)
     local x = layers.tensor({ 2 }, { 1, 2 })
     assert.equal(2, mr.dropout(x, 0.3):get(2))
@@ -769,3 +812,16 @@ describe("results of", function()
     end
   end)
 end)
+
+if not os.getenv "MOONROCK_KERNELS" then
+  describe("under the instruction set", function()
+    for _, level in ipairs { "base", "v3" } do
+      it(level .. ", all of this holds", function()
+        local status, out = shell.run(("env MOONROCK_KERNELS=%s %s tests/run.lua --spec tests/op_spec.lua")
+          :format(level, shell.program))
+        assert.equal(0, status, out:match "not ok[^\n]*\n[^\n]*" or out)
+        assert.matches("ok results of", out, 1, true)
+      end)
+    end
+  end)
+end

@@ -73,6 +73,12 @@ describe("a param", function()
     assert.equal(-1, C.mr_param_step(p.c, 1))
     assert.equal("param w: its gradient is not finite", require("ffi").string(C.mr_error()))
     assert.same(kept, weights(p))
+    for _, at in ipairs { 1, 16384, 16385, 20000 } do -- in whichever piece of it
+      p = Param.new("w", 1, { 20000 }, { init = "ones", optim = mr.optim.sgd { lr = 0.5 } })
+      corner(p:slice(1, at, at)):backward()
+      assert.equal(-1, C.mr_param_step(p.c, 1), "weight " .. at)
+      assert.equal(1, p:weight(1))
+    end
   end)
 
   it("goes on to the bit from its bytes, for every optimizer and size", function()
@@ -131,6 +137,12 @@ describe("a param", function()
     adagrad:load(sgd:save())
     local same = Param.new("w", 7, { 20000 }, { optim = mr.optim.adagrad { init = 0.5 } })
     assert.is_true(same:save() == adagrad:save())
+    for _ = 1, 3 do
+      sgd:sum():backward()
+      assert.equal(0, C.mr_param_step(sgd.c, 1))
+    end
+    adagrad:load(sgd:save())
+    assert.equal(3, C.mr_param_updates(adagrad.c)) -- of the weights, whoever made them
   end)
 
   it("refuses a wrong shape or option", function()

@@ -447,6 +447,7 @@ if not LEVEL then
         local status, out = shell.run(("env MOONROCK_KERNELS=%s %s tests/run.lua --spec tests/pieces_spec.lua")
           :format(level, shell.program))
         assert.equal(0, status, out:match "not ok[^\n]*\n[^\n]*" or out)
+        assert.matches("ok beyond one piece", out, 1, true)
       end)
     end
   end)

@@ -17,8 +17,10 @@ if arg[1] == "--spec" then
   -- Modules stay loaded between the blocks of a file: C types are declared once in a process.
   local words = { [-1] = arg[-1], [0] = "busted", "--no-auto-insulate",
     "--output=tests/support/output.lua", file, arg[3] }
-  local only = os.getenv "ONLY"
+  local only, ffi = os.getenv "ONLY", require "ffi"
   if only then words[#words + 1] = "--filter=" .. only:gsub("%p", "%%%0") end
+  ffi.cdef "int unsetenv(const char *name);" -- it is for this file's tests, not for those that they run
+  ffi.C.unsetenv "ONLY"
   arg = words -- luacheck: globals arg
   require "busted.runner" { standalone = false }
   return
