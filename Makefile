@@ -137,7 +137,7 @@ run-tests: $(TESTS) $(SHIM)
 .PHONY: mutants coverage
 mutants: deps
 	$(again) all $(TESTS) $(SHIM)
-	@./moonrock tests/mutants/run.lua $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) \
+	@CC='$(CC)' ./moonrock tests/mutants/run.lua $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(JOBS),--jobs $(JOBS)) $(ONLY)
 
 # Lines and branches of the runtime that the tests reach, by file.
