@@ -131,6 +131,21 @@ describe("a validation", function()
   end)
 end)
 
+describe("what a schema has to fit", function()
+  it("is fitted without the records that a split holds out", function()
+    local lines = { "y,x" }
+    for i = 1, 200 do lines[i + 1] = ("%d,%d"):format(i % 2, i * i) end
+    local path = shell.write(dir .. "/squares.csv", table.concat(lines, "\n") .. "\n")
+    local function schema() return mr.schema { name = "n", label = "y", fields = { mr.numeric "x" } } end
+    local fitted, all, part = schema(), schema(), schema()
+    mr.fit(make { schema = fitted, data = fitted }, { train = path, valid = path, split = 0.3 })
+    all:fit { files = path }
+    part:fit { files = path, split = { fraction = 0.3, part = "train" } }
+    assert.equal(part:statistics(), fitted:statistics())
+    assert.not_equal(all:statistics(), fitted:statistics())
+  end)
+end)
+
 describe("the loss of an epoch", function()
   it("is the mean over its own samples, by their weights", function()
     local losses = {}
