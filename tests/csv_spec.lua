@@ -109,6 +109,7 @@ describe("quotes", function()
     local s = schema(fields, { separator = ";", escape = "\\" })
     cells(s, fields, 'y;a;b\n1;"say \\"hi\\"; all";"x"\n0;"line\nend\\"";"c:\\\\dir\\new"\n',
       { { 'say "hi"; all', "x" }, { 'line\nend"', "c:\\dir\\new" } })
+    cells(s, fields, 'y;a;b\n1;"c:\\\\";"v"\n0;c:\\\\;"\\\\\\\\"\n', { { "c:\\", "v" }, { "c:\\", "\\\\" } })
     cells(s, fields, 'y;a;b\n1;u; a\\;b\n0;"p""q";\\"r\n', { { "u", "a;b" }, { 'p"q', '"r' } })
     assert.equal('data.csv:2: expected the separator after a closing quote, found "x\\"";v"; if \\" stands for a '
       .. 'quote, say so in the schema: escape = "\\\\"',

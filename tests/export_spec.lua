@@ -290,6 +290,26 @@ describe("rows as text", function()
   end
 end)
 
+it("a row that expired is a new one when it is imported", function()
+  local store = dir .. "/expired"
+  local old = write(dir .. "/old.svm", ("1 5:1 6:1\n0 6:1 7:1\n"):rep(5))
+  local new = write(dir .. "/new.svm", ("1 15:1 16:1\n0 16:1 17:1\n"):rep(5))
+  local function some(file) good("train", MODEL, "--store", store, "--data", file, "--format", "libsvm", "--epochs", "1",
+    "--ttl", "1s") end
+  some(old)
+  run("sleep 1.2")
+  some(new)
+  some(write(dir .. "/newer.svm", ("1 15:1 16:1\n0 16:1 18:1\n"):rep(5))) -- the commit before is old enough
+  local before = info(store).tables[1].rows
+  good("import", "--store", store, write(dir .. "/given.tsv", "table\tkey\tw.0\na.rows\t5\t0.125\n"))
+  local m = mr.reopen(store)
+  local w, v = { m.tables[1]:peek(5, "w") }, { m.tables[1]:peek(5, "v") }
+  m:close()
+  assert.same({ { 0.125 }, 1, 0 }, { w[1], w[3], v[3] }) -- nothing of the one that expired
+  good("verify", "--store", store)
+  assert.equal(before + 1, info(store).tables[1].rows)
+end)
+
 it("a row without one of its columns comes back without it, by every format", function()
   local source = write(dir .. "/partly.lua", [[
     local mr = require "moonrock"

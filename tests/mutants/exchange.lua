@@ -39,4 +39,10 @@ return {
   { "after shrinking the table tells of the rows before", find = "        t->kept -= s[i].what->dropped;\n", replace = "", tests = "shrink_test" },
   { "a failed shrinking leaves the count of rows less what it would have dropped", find = "            s[i].t->kept += s[i].what->dropped;\n", replace = "", tests = "shrink_test" },
   { "a row that was read ahead comes back after shrinking", find = "        if (!bad && !dry_run)\n            plans_drop(what[i].table);\n", replace = "", tests = "ahead_test" },
+  { "a delta is applied twice", find = "        } else if (exported.since != at->step) {", replace = "        } else if (exported.since > at->step) {", tests = "export_test: order; export" },
+  { "a full export into a store that is there replaces it", find = "            if (at->number || i)", replace = "            if (i)", tests = "export_test: order; export" },
+  { "text without a count makes a row that was never updated", find = "to->count[c] = MAX(1, from->count[c]);", replace = "to->count[c] = from->count[c];", tests = "export" },
+  { "text that lacks a state keeps the old one", find = "        if (!(g.states >> c & 1))\n            optimizer_begin(&column->optim, column->dim, w, w + column->dim);", replace = "        (void)column;", tests = "export" },
+  { "an import keeps rows that expired", find = "int there = bytes && step > a->s->expired[t->id];", replace = "int there = bytes != NULL;", tests = "export: a row that expired" },
+  { "shrinking's least worth is that of the upper half alone", find = "    s->least |= last_bin(s->bin, &keep);", replace = "    last_bin(s->bin, &keep);", tests = "shrink_test: rules" },
 }

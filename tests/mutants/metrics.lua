@@ -20,4 +20,10 @@ return {
   { "groups without a relevant sample count in the means of ranks", find = "        if (!g.above_wanted)\n            continue;", replace = "        if (!g.above)\n            continue;", tests = "metrics" },
   { "calibration by tenths is by samples, not by weight", find = "    b->weight += w;\n    b->mean += w * p;", replace = "    b->weight += 1;\n    b->mean += w * p;", tests = "metrics" },
   { "normalized entropy takes the base rate of samples without their weights", find = "double rate = s->label / w, gap = 0;", replace = "double rate = s->label / s->rows, gap = 0;", tests = "metrics" },
+  { "scores of -0 and 0 are two thresholds", find = "    if (u == 0x80000000u)\n        u = 0;\n", replace = "", tests = "metrics" },
+  { "the accuracy takes a logit of 0 for positive", find = "(positive ? logit > 0 : logit <= 0)", replace = "(positive ? logit >= 0 : logit < 0)", tests = "metrics" },
+  { "a probability of 1 falls out of the last tenth", find = "MIN((int)(p * BUCKETS), BUCKETS - 1)", replace = "(int)(p * BUCKETS) % BUCKETS", tests = "metrics" },
+  { "the discounted gain goes to rank k + 1", find = "size_t end = g->above + m, within = MIN(end, k);", replace = "size_t end = g->above + m, within = MIN(end, k + 1);", tests = "metrics" },
+  { "a watch's window begins at its newest sample", find = "    *from = w->held < w->window ? 0 : w->next;", replace = "    *from = w->held < w->window || !w->next ? 0 : w->next - 1;", tests = "metrics" },
+  { "a watch of another loss is taken", find = "    if (h.link != w->link)", replace = "    if (h.link > 2)", tests = "metrics" },
 }
