@@ -21,57 +21,8 @@ enum { RANK_MAX = 4, ELEMENTS = 16384 /* of an element-wise operation in one pie
 typedef enum op_code {
     OP_LEAF, /* no operation: data is given */
     OP_USER, /* computed in Lua */
-    OP_POOL_SUM,
-    OP_POOL_FIELDS,
-    OP_POOL_MAX,
-    OP_SEQUENCE,
-    OP_SEQUENCE_MASK,
-    OP_POOL_FM,
-    OP_POOL_BI,
-    OP_POOL_FFM,
-    OP_INNER,
-    OP_CROSS,
-    OP_CIN,
-    OP_LINEAR,
-    OP_ADD,
-    OP_SUB,
-    OP_MUL,
-    OP_DIV,
-    OP_AFFINE,
-    OP_RELU,
-    OP_SIGMOID,
-    OP_TANH,
-    OP_LEAKY_RELU,
-    OP_GELU,
-    OP_SILU,
-    OP_EXP,
-    OP_LOG,
-    OP_SQRT,
-    OP_ABS,
-    OP_SQUARE,
-    OP_DROPOUT,
-    OP_CONCAT,
-    OP_SLICE,
-    OP_TRANSPOSE,
-    OP_RESHAPE,
-    OP_MATMUL,
-    OP_SOFTMAX,
-    OP_SUM_AXIS,
-    OP_MEAN_AXIS,
-    OP_MAX_AXIS,
-    OP_BATCH_NORM,
-    OP_ELEMENT,
-    OP_LAYER_NORM,
-    OP_PAIRS,
-    OP_SUM,
-    OP_MEAN,
-    OP_LOSS,
-    OP_CROSS_ENTROPY,
-    OP_PAIRWISE,
-    OP_LISTWISE,
-    OP_IN_BATCH,
-    OP_L2_NORMALIZE,
-    OP_FREQUENCY,
+#define OPERATION(code, name, required, functions) code,
+#include "operations.h"
     OP_COUNT
 } op_code;
 
@@ -173,45 +124,10 @@ int param_trainable(const mr_param *p);
 const char *param_name(const mr_param *p);
 
 #ifdef MR_KERNEL_H
-/* Every operation is a pair of functions, name_forward and name_backward, in each variant. */
-#define OPERATION(name)                                                                            \
-    int KERNEL(name##_forward)(mr_tape * t, node * n);                                             \
-    int KERNEL(name##_backward)(mr_tape * t, node * n);
-OPERATION(pool_sum) /* and means */
-OPERATION(pool_fields)
-OPERATION(pool_max)
-OPERATION(sequence)
-OPERATION(sequence_mask)
-OPERATION(pool_fm) /* fm, bi_interaction */
-OPERATION(pool_ffm)
-OPERATION(inner)
-OPERATION(cross)
-OPERATION(cin)
-OPERATION(linear)
-OPERATION(binary) /* add, sub, mul, div */
-OPERATION(affine)
-OPERATION(unary) /* relu to square */
-OPERATION(dropout)
-OPERATION(concat)
-OPERATION(slice)
-OPERATION(transpose)
-OPERATION(reshape)
-OPERATION(matmul)
-OPERATION(softmax)
-OPERATION(reduce_axis) /* sum, mean, max along an axis */
-OPERATION(batch_norm)
-OPERATION(element)
-OPERATION(layer_norm)
-OPERATION(pairs)
-OPERATION(reduce) /* sum, mean */
-OPERATION(loss)   /* of a score and a label: mr_loss */
-OPERATION(cross_entropy)
-OPERATION(pairwise)
-OPERATION(listwise)
-OPERATION(in_batch)
-OPERATION(l2_normalize)
-OPERATION(frequency)
-#undef OPERATION
+#define OPERATION(code, name, required, functions)                                                 \
+    int KERNEL(functions##_forward)(mr_tape * t, node * n);                                        \
+    int KERNEL(functions##_backward)(mr_tape * t, node * n);
+#include "operations.h"
 #endif
 
 #endif
