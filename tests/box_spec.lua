@@ -68,6 +68,46 @@ describe("code in a box", function()
   end)
 end)
 
+describe("what passes between a box and the host", function()
+  local ffi = require "ffi"
+
+  it("is no pointer, and a copy of a plain table", function()
+    local box = sandbox.new("box", false)
+    for _, value in ipairs { ffi.new "int[1]", io.stdout, coroutine.create(function() end), 1ULL } do
+      raises("is nothing for a store's code", box.out, box, value)
+    end
+    local list = { 1, { 2 } }
+    local there = box:out(list)
+    assert.same(list, there)
+    assert.is_true(there ~= list and there[2] ~= list[2])
+    local theirs = box:run("return setmetatable({ 1, { 2 } }, { __index = function() error 'ESCAPED' end })", "code")
+    local here = box:into(theirs)
+    assert.is_true(here ~= theirs and here[2] ~= rawget(theirs, 2))
+    assert.is_nil(getmetatable(here))
+    assert.same(list, here)
+  end)
+
+  it("does not nest without end, and holds no keys that are more than names", function()
+    local box = sandbox.new("box", false)
+    raises("nested too deeply", box.into, box, box:run("local t = {} t.t = t return t", "code"))
+    raises("a key is no text or number", box.into, box, box:run("return { [{}] = 1 }", "code"))
+    raises("a function is not expected here", box.into, box, box:run("return { f = function() end }", "code"))
+  end)
+
+  it("are objects that the box can neither change nor look into", function()
+    local Thing = {}
+    Thing.__index = Thing
+    function Thing:double() return 2 * self.secret end
+    local box = sandbox.new("box", false)
+    box:class(Thing, { methods = { "double" }, fields = { "name" } })
+    local thing = setmetatable({ secret = 21, name = "n" }, Thing)
+    local f = box:run("return function(t) return t:double(), t.name, t.secret, getmetatable(t), next(t) end", "code")
+    assert.same({ 42, "n" }, { box:into(f)(thing) })
+    raises("read only", box:into(box:run("return function(t) t.name = 'x' end", "code")), thing)
+    assert.equal(thing, box:into(box:run("return function(t) return t end", "code"))(thing))
+  end)
+end)
+
 describe("a store's model", function()
   local plain = "local mr = require 'moonrock' return mr.model('m', function(m) %s local row = m:table('t', "
     .. "{ w = { dim = 1 } }) return function(x) return row(x).w:sum() end end)"

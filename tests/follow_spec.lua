@@ -19,10 +19,10 @@ describe("readers that follow a store", function()
       :format(PROGRAM, dir))
     assert.equal(0, made)
     local script = [[
-      PROGRAM tests/support/leader.lua STORE DIR/train.bin DIR/test.bin 6 >DIR/leader & leader=$!
+      PROGRAM tests/support/leader.lua STORE DIR/train.bin DIR/test.bin 6 DIR/follower1 DIR/follower2 >DIR/leader & leader=$!
       until [ -s DIR/leader ]; do sleep 0.05; done
-      timeout 120 PROGRAM tests/support/follower.lua STORE DIR/test.bin DIR/stop 1e9 >DIR/follower1 2>DIR/errors1 & one=$!
-      timeout 120 PROGRAM tests/support/follower.lua STORE DIR/test.bin DIR/stop 64e6 >DIR/follower2 2>DIR/errors2 & two=$!
+      timeout 300 PROGRAM tests/support/follower.lua STORE DIR/test.bin DIR/stop 1e9 >DIR/follower1 2>DIR/errors1 & one=$!
+      timeout 300 PROGRAM tests/support/follower.lua STORE DIR/test.bin DIR/stop 64e6 >DIR/follower2 2>DIR/errors2 & two=$!
       wait $leader || exit 3
       touch DIR/stop
       wait $one || exit 1

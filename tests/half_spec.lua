@@ -122,7 +122,7 @@ describe("columns in half precision", function()
             far, size = far + (a[k] - b[k]) ^ 2, size + b[k] ^ 2
           end
         end
-        assert.is_true(math.sqrt(far / size) < 0.2, column .. ": " .. math.sqrt(far / size))
+        assert.is_true(math.sqrt(far / size) < 0.15, column .. ": " .. math.sqrt(far / size))
       end
       half:close()
       float:close()

@@ -55,7 +55,7 @@ describe("a model with a store", function()
         loss:backward()
         model:step()
       end
-      assert.is_true(losses[40] < 0.7 * losses[1], ("%g, then %g"):format(losses[1], losses[40]))
+      assert.is_true(losses[40] < 0.02 * losses[1], ("%g, then %g"):format(losses[1], losses[40]))
       model:commit()
       model:eval()
       local again, first = mr.reopen(dir .. "/store"), nil
@@ -120,7 +120,7 @@ end)]])
       loss:backward()
       model:step()
     end
-    assert.is_true(last < 0.6 * first, ("%g, then %g"):format(first, last))
+    assert.is_true(last < 0.01 * first, ("%g, then %g"):format(first, last))
     model:close()
   end)
 
@@ -193,7 +193,7 @@ describe("the model", function()
     local model = mr.find "mf" { dim = 8, lr = 0.1, data = mr.data { files = data, format = "libfm", fields = 2 } }
     local result = mr.fit(model, { train = data, test = data, size = 64, epochs = 20 })
     -- biases alone leave the taste: rmse sqrt(2) / 2
-    assert.is_true(result.test.rmse < 0.2, result.test.rmse)
+    assert.is_true(result.test.rmse < 0.02, result.test.rmse)
     model:close()
     assert.error_matches(function()
       mr.find "mf" { data = mr.data { files = data, format = "libfm", fields = 3 } }
@@ -213,9 +213,9 @@ describe("the model", function()
       local model = make()
       local result = mr.fit(model, { train = data, test = data, valid = data, size = 128, epochs = 4,
         monitor = "gauc", patience = 3, metrics = { group = 1, slice = 1, k = 5 } })
-      assert.is_true(result.test.gauc > 0.95, result.test.gauc)
+      assert.is_true(result.test.gauc > 0.99, result.test.gauc)
       assert.equal(model.fit.best, result.valid.gauc)
-      assert.is_true(result.test.ndcg > 0.95, result.test.ndcg)
+      assert.is_true(result.test.ndcg > 0.99, result.test.ndcg)
       assert.equal(20, #result.test.slices)
       model:close()
       local again = make()
@@ -255,6 +255,10 @@ describe("a model of interactions", function()
     { "finalmlp", with { heads = 2, gates = { 4 } } }, { "ensemble", with { of = "dcn", members = 2 } },
   }
 
+  -- Of the first loss, which is about that of no knowledge, ln 2, what is left when the rows were seen twelve times.
+  local BOUND = { ffm = 0.5, fwfm = 0.65, nfm = 0.25, wide_deep = 0.2, deepfm = 0.35, dcn = 0.45, dcnv2 = 0.5,
+    xdeepfm = 0.2, finalmlp = 0.2, ensemble = 0.55 }
+
   for i, case in ipairs(MODELS) do
     local name, options = case[1], case[2]
     it(("learns, and is kept and opened again: %s (%d)"):format(name, i), function()
@@ -269,8 +273,7 @@ describe("a model of interactions", function()
         loss:backward()
         model:step()
       end
-      -- The first loss is about that of no knowledge, ln 2; the rows are seen twelve times.
-      assert.is_true(last < 0.92 * first, ("loss %g after %g"):format(last, first))
+      assert.is_true(last < BOUND[name] * first, ("loss %g after %g"):format(last, first))
       local function logits(m)
         local values = {}
         m:eval()

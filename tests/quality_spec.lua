@@ -38,7 +38,9 @@ local FRAPPE = { lr = 0.935, fm = 0.969, ffm = 0.978, fwfm = 0.977, nfm = 0.9795
   dcn = 0.983, dcnv2 = 0.9838, xdeepfm = 0.9838, autoint = 0.9838, ensemble = 0.9861 }
 
 local frappe = os.getenv "MOONROCK_FRAPPE"
-if frappe then
+if not frappe then
+  it("the recipes on Frappe", function() pending "MOONROCK_FRAPPE names no directory of Frappe's files" end)
+else
   describe("the recipes on Frappe", function()
     for model, bound in pairs(FRAPPE) do
       it(("reach a test AUC of %.4f with %s"):format(bound, model), function()

@@ -268,7 +268,9 @@ describe("a reader", function()
         kind, #text - 19), 1, true), message)
       file(name, text:sub(1, 3000) .. ("\255"):rep(400) .. text:sub(3401))
       message = problem(read, dir .. "/" .. name, { memory = false })
-      assert.truthy(message:find("is damaged at byte %d+") or message:find("expected"), message)
+      -- What is spoiled may still unpack, to something that is no line.
+      assert.truthy(message:find(dir .. "/" .. name .. ": is damaged at byte %d+")
+        or message:find(dir .. "/" .. name .. ":%d+: expected "), message)
     end
   end)
 

@@ -21,8 +21,10 @@ describe("a run that is killed and resumed", function()
   end)
 
   local function train(store, threads, commit_every, kill_at, environment, schedule)
-    return run(("%s %s tests/support/killed.lua %s %s %d %d %d %s"):format(environment or "", PROGRAM,
+    local status, out, errors = shell.run(("%s %s tests/support/killed.lua %s %s %d %d %d %s"):format(environment or "", PROGRAM,
       data, store, threads, commit_every, kill_at, schedule or ""))
+    assert.equal(kill_at > 0 and 128 + 9 or 0, status, errors)
+    return out .. errors
   end
 
   local function fresh()

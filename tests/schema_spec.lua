@@ -89,6 +89,7 @@ describe("a schema", function()
     local s = schema { fields = { mr.bucket("x", { edges = { 0, 10, 20 }, name = "b" }) } }
     local list = read(s, file("bucket.csv", "y,x\n1,-1\n1,0\n1,9.99\n1,10\n1,20\n1,1e9\n"))
     local numbers = { 0, 1, 1, 2, 3, 3 }
+    assert.equal(#numbers, #list)
     for i, x in ipairs(list) do
       local number = ffi.string(ffi.new("uint32_t[1]", numbers[i]), 4)
       assert.equal(hash(number, "b"), x.keys[1])

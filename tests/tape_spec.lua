@@ -189,12 +189,13 @@ describe("a steady step", function()
 
   it("is compiled: nothing in the library is NYI or blacklisted", function()
     local vmdef = require "jit.vmdef"
-    local bad = {}
+    local bad, traces = {}, 0
     local function place(f, pc)
       local info = require("jit.util").funcinfo(f, pc)
       return info.loc or "?"
     end
     local function watch(what, _, f, pc, code, detail)
+      if what == "stop" then traces = traces + 1 end
       if what ~= "abort" then return end
       local text = vmdef.traceerr[code] or tostring(code)
       if type(detail) == "number" and text:find("%%d") then text = text:format(detail) end
@@ -211,5 +212,6 @@ describe("a steady step", function()
     for i = 1, 500 do step(i) end
     jit.attach(watch)
     assert.same({}, bad)
+    assert.is_true(traces > 0)
   end)
 end)

@@ -133,7 +133,13 @@ describe("the arrays of an operation", function()
       t:begin(true, number)
       square(mr.tensor({ 500 }, values, true)):sum():backward()
     end
+    local traces = 0
+    local function watch(what) if what == "stop" then traces = traces + 1 end end
+    jit.flush()
+    jit.attach(watch, "trace")
     for number = 1, 100 do step(number) end
+    jit.attach(watch)
+    assert.is_true(traces > 0)
     collectgarbage()
     collectgarbage "stop"
     local kilobytes = collectgarbage "count"

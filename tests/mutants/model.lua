@@ -65,12 +65,10 @@ return {
   -- steps
   { "dense_optim is not used", find = "options.optim or self.opt.dense_optim,\n", replace = "options.optim,\n", tests = "kept" },
   { "params that are not trainable are trained", find = "local trainable = o.trainable ~= false", replace = "local trainable = true", tests = "param" },
-  { "what is skipped stays in the gradients of rows", find = "for _, t in ipairs(self.tables) do C.mr_table_drop(t.c) end", replace = "",
-    tests = "kept" },
   { "what is skipped stays in the gradients of dense weights", find = "for _, p in ipairs(self.params) do C.mr_param_zero(p.c) end", replace = "",
     tests = "kept" },
   { "a skipped batch is not advanced over", find = "  if self.own_batch then reach(self, self.own_batch) end\n  advance(self)", replace = "  advance(self)",
-    tests = "kept" },
+    tests = "fit" },
   { "a gradient of a dense weight that is not finite is taken", find = "    if C.mr_param_finite(self.params[i].c) < 0 then return false end\n", replace = "",
     tests = "kept" },
   { "the correction of scores is used in training", find = "if shift and not self.training then return logits + shift end",
