@@ -223,7 +223,6 @@ static void ahead_test(void)
     int before = failures;
     char digest[2][33];
     made("ahead", rows);
-    records_write();
     for (int part = 5; part < 95; part += 15) {
         mr_table *t;
         mr_threads_set(part % 2 ? 3 : 1);
@@ -720,6 +719,7 @@ int main(void)
     snprintf(root, sizeof root, "%s/moonrock-ahead-XXXXXX",
              getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
     must(mkdtemp(root) != NULL, "temporary directory");
+    records_write();
     RUN(lookup_test);
     RUN(ahead_test);
     RUN(shrink_test);

@@ -1,5 +1,6 @@
 -- Tables: any key, fresh rows, one update a key and step.
 local mr = require "moonrock"
+local batches = require "tests.support.batches"
 local raises = require "tests.support.raises"
 
 local function write(lines)
@@ -121,6 +122,27 @@ describe("a table", function()
     assert.same(b, later) -- Adam's momentum would have moved it
     assert.equal(2, (select(3, model.tables[1]:peek(5, "a"))))
     model:close()
+  end)
+
+  it("counts updates by column", function()
+    local function b_of(with_a)
+      local of_a
+      local model = mr.model("counted", function(m)
+        local row = m:table("t", { a = { dim = 1 }, b = { dim = 1, init = mr.init.normal(0.1) } })
+        return function(x) return of_a and row(x).a:sum() or row(x).b:sum() end
+      end, { optim = mr.optim.adam { lr = 0.1 } }) {}
+      for step = 1, 6 do
+        of_a = step % 2 == 1
+        if with_a or not of_a then
+          model(batches.build({ { { 1 } } }, { fields = 1 })):sum():backward()
+          model:step()
+        end
+      end
+      local w, _, count = model.tables[1]:peek(1, "b")
+      model:close()
+      return { w[1], count }
+    end
+    assert.same(b_of(false), b_of(true))
   end)
 
   it("refuses a column without a width, and a name that is taken", function()

@@ -55,7 +55,7 @@ end
 -- Each test of a mutant: { word, only }, and a name that tells it from others.
 local function tests_of(mutant)
   local list = {}
-  for name in mutant.tests:gmatch(mutant.tests:find ":" and "[^;%s][^;]*" or "%S+") do
+  for name in mutant.tests:gmatch(mutant.tests:find "[:;]" and "[^;%s][^;]*" or "%S+") do
     local word, only = name:match "^([%w_]+): (.*)"
     list[#list + 1] = { word = word or name, only = only, name = name }
   end

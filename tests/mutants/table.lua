@@ -89,12 +89,10 @@ return {
     tests = "idle" },
   { "rows of a column in bf16 keep their state in the wrong format", find = "        to->half = HALF_WEIGHTS | (to->state && optimizer_halves(&from->optim) ? HALF_STATE : 0);", replace = "        to->half = HALF_WEIGHTS | (to->state ? HALF_STATE : 0);", tests = "half" },
   { "a key's fresh weights are those of its table's other columns", find = "to->seed = mr_hash(from->name, strlen(from->name), mr_hash(t->name, strlen(t->name), seed));", replace = "to->seed = mr_hash(t->name, strlen(t->name), seed);", tests = "table init" },
-  { "an update's number is that of the row's first column", find = "column->optim.global_step ? p->step : seen->count[c],", replace = "column->optim.global_step ? p->step : seen->count[0],", tests = "optim optimizer table" },
-  { "counts of updates start anew behind 2^16", find = "            if (seen->count[c] != UINT32_MAX)\n", replace = "            if (seen->count[c] != UINT16_MAX)\n", tests = "ahead_test" },
+  { "an update's number is that of the row's first column", find = "column->optim.global_step ? p->step : seen->count[c],", replace = "column->optim.global_step ? p->step : seen->count[0],", tests = "table: counts updates by column" },
   { "admission by chance draws alike in every step", find = "uint64_t draw = random_at(mix64(a->t->seed ^ hash), a->step);", replace = "uint64_t draw = random_at(mix64(a->t->seed ^ hash), 0);", tests = "table_test: chance" },
   { "a saturated counter begins anew", find = "    if (seen == SATURATED)\n        return seen;", replace = "    if (seen == SATURATED + 1)\n        return seen;", tests = "table_test" },
   { "an idle row's steps at another learning rate are paid at the last", find = "        uint64_t end = i + 1 < r->n ? MIN(r->rate[i + 1].from, through + 1) : through + 1;", replace = "        uint64_t end = through + 1;", tests = "idle" },
   { "the mean of forgotten learning rates is not weighted by steps", find = "sum += r->rate[i].lr * (double)(r->rate[i + 1].from - r->rate[i].from);", replace = "sum += r->rate[i].lr;", tests = "idle" },
-  { "a clock's hand takes rows that were just looked up", find = "        if (!r->heat)\n            return slot;\n        r->heat--;", replace = "        return slot;", tests = "budget" },
   { "a plan made for evaluation serves training", find = "q->batch == batch->number && q->training == training)", replace = "q->batch == batch->number)", tests = "ahead_test budget" },
 }
