@@ -161,3 +161,45 @@ int mr_file_hash(const char *path, double bytes, char *hex)
     snprintf(hex, 17, "%016" PRIx64, (uint64_t)XXH3_64bits_digest(&state));
     return rc;
 }
+
+/* What of a chunk of `len` bytes at `at` lies in [from, to): its place in the chunk, and how much. */
+static size_t overlap(double at, size_t len, double from, double to, size_t *n)
+{
+    double begin = MAX(at, from), end = MIN(at + (double)len, to);
+    *n = end > begin ? (size_t)(end - begin) : 0;
+    return *n ? (size_t)(begin - at) : 0;
+}
+
+int mr_file_hash_unpacked(const char *path, double bytes, char *hex, double *size)
+{
+    _Alignas(64) XXH3_state_t state;
+    char buffer[16 << 10], *end = memory_new(HASHED); /* the last bytes */
+    source *s = end ? source_open(&path, 1, 0, NULL) : NULL;
+    int rc = s ? source_next(s) : -1;
+    double first = MIN(bytes, (double)HASHED);
+    double last = bytes - MIN(bytes - first, (double)HASHED);
+    size_t n;
+    *size = 0;
+    XXH3_64bits_reset(&state);
+    while (rc == 1) {
+        ssize_t got = source_read(s, buffer, sizeof buffer, 0);
+        if (got < 0)
+            rc = got == SOURCE_STOPPED ? fail("%s: interrupted while it was unpacked", path) : -1;
+        if (got <= 0)
+            break;
+        size_t from = overlap(*size, (size_t)got, 0, first, &n);
+        XXH3_64bits_update(&state, buffer + from, n);
+        from = overlap(*size, (size_t)got, last, bytes, &n);
+        if (n)
+            memcpy(end + (size_t)(*size + (double)from - last), buffer + from, n);
+        *size += (double)got;
+    }
+    if (rc == 1 && *size < bytes)
+        rc = 0;
+    if (rc == 1)
+        XXH3_64bits_update(&state, end, (size_t)(bytes - last));
+    snprintf(hex, 17, "%016" PRIx64, (uint64_t)XXH3_64bits_digest(&state));
+    source_close(s);
+    memory_free(end);
+    return rc;
+}

@@ -296,6 +296,9 @@ const mr_file *mr_files_get(const mr_files *f, size_t i); /* owned by f */
  * it is not there or has fewer; or -1. */
 int mr_file_hash(const char *path, double bytes, char *hex);
 
+/* The same of what a packed file holds, all of which is unpacked to find its size. */
+int mr_file_hash_unpacked(const char *path, double bytes, char *hex, double *size);
+
 /* ---- data: readers ----------------------------------------------------------------- */
 
 typedef enum mr_task { MR_REGRESSION, MR_BINARY } mr_task;

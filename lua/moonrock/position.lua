@@ -67,6 +67,25 @@ end
 
 local function base(path) return path:match "[^/]*$" end
 
+-- A name without the ending of a packed file; nil for others.
+local function unpacked_name(path) return path:match "(.+)%.gz$" or path:match "(.+)%.zst$" end
+
+local plain_size = ffi.new "double[1]"
+
+-- Whether a packed file holds the bytes that a known one had, "same", or these and more, "grown".
+local function packed_relation(f, known)
+  if not unpacked_name(f.path) or f.size < 0 or known.size <= 0 then return nil end
+  local key = "packed " .. known.size
+  f.hashes = f.hashes or {}
+  if f.hashes[key] == nil then
+    local has = err.check(C.mr_file_hash_unpacked(f.path, known.size, hex, plain_size)) == 1
+    f.hashes[key] = has and { ffi.string(hex), plain_size[0] } or false
+  end
+  local found = f.hashes[key]
+  if not found or found[1] ~= known.hash then return nil end
+  return found[2] == known.size and "same" or "grown"
+end
+
 -- What a file is to a known one: "same", "grown" (with more behind the same bytes), "once" (a pipe of that
 -- name), "changed" (of that name, with other bytes), or nil.
 local function relation(f, known)
@@ -76,6 +95,9 @@ local function relation(f, known)
   if f.size >= known.size and (kin or f.size == known.size and base(f.path) == base(known.path))
     and hash(f, known.size) == known.hash then
     return f.size == known.size and "same" or "grown"
+  end
+  if unpacked_name(base(f.path)) == base(known.path) and packed_relation(f, known) then
+    return packed_relation(f, known)
   end
   return named and "changed" or nil
 end
@@ -327,6 +349,36 @@ local function changed(m, set, f, known)
   return ("%s %s since it was trained: it is new data"):format(f.name, how)
 end
 
+-- Files that have the bytes of others that were trained, under another name: they may be meant.
+local function tell_twins(m, new)
+  local by_hash = {}
+  for _, set in ipairs(m.data_sets) do
+    for _, known in ipairs(set.kind == "train" and set.files or {}) do
+      if known.hash and known.size > 0 then by_hash[known.hash] = known.name end
+    end
+  end
+  for _, f in ipairs(next(by_hash) and new or {}) do
+    local twin = f.size > 0 and by_hash[hash(f, f.size)]
+    if twin then m.notice(("%s holds the same as %s, which was trained before"):format(f.name, twin)) end
+  end
+end
+
+-- Without those that are given twice.
+local function distinct(m, found)
+  local list, seen = {}, {}
+  for _, f in ipairs(found) do
+    local key = f.identity ~= "" and f.identity or f.path
+    if seen[key] and f.size >= 0 then
+      m.notice(seen[key] == f.name and ("%s is given twice: it is read once"):format(f.name)
+        or ("%s is %s, given twice: it is read once"):format(f.name, seen[key]))
+    else
+      list[#list + 1] = f
+    end
+    seen[key] = seen[key] or f.name
+  end
+  return list
+end
+
 local function plan_train(m, found, o)
   local parts, over, replaced, covered, grown = {}, {}, {}, {}, {}
   local order = o.order
@@ -364,6 +416,10 @@ local function plan_train(m, found, o)
           elseif r and not again then
             replaced[f] = nil
             files[i] = f
+            if r == "grown" and f.size < known.size then
+              err.raise("%s: holds what %s had when it was trained, and more: unpack it, so that it can be "
+                .. "read on from there", f.name, known.name)
+            end
             if r == "grown" then grown[f] = math.max(grown[f] or 0, known.size) else grown[f] = -1 end
             break
           end
@@ -373,6 +429,11 @@ local function plan_train(m, found, o)
       if all then
         for _, f in ipairs(files) do covered[f] = true end
         consider(set, files)
+      elseif next(files) and done(set) == 0 and set.sample > 0 then
+        local _, f = next(files)
+        err.raise("%s: training is half-way through %s (%s), in the order of them all. Give them all to go "
+          .. "on, or %s trains on %s anew", f.name, label(set.files), place(set),
+          position.option(m, "from", "start"), f.name)
       elseif next(files) and done(set) > 0 then -- some files of those trained together
         local some = {}
         for i in ipairs(set.files) do
@@ -412,6 +473,7 @@ local function plan_train(m, found, o)
   end
   if #new > 0 then
     local p = part(add("train", new, { order = order }), new)
+    tell_twins(m, new)
     if m.step_number > 0 or #m.data_sets > 0 then
       local rest = #found - #new
       local known = rest > 0 and (" (%s known)"):format(rest == 1 and "1 other is" or rest .. " others are")
@@ -431,20 +493,24 @@ end
 local function renamed(f, known)
   local old, between
   for _, g in ipairs(beside(f.path)) do
-    if g.size >= known.size and known.size > 0 and hash(g, known.size) == known.hash then old = g end
+    if g.size >= known.size and known.size > 0 and hash(g, known.size) == known.hash
+      or packed_relation(g, known) then
+      old = g
+    end
   end
   if not old then return nil, {} end
   between = {}
   local name = base(f.path)
   for _, g in ipairs(beside(f.path)) do
-    local ending = base(g.path):sub(#name + 1)
+    local ending = base(unpacked_name(g.path) or g.path):sub(#name + 1)
     if g.path ~= old.path and g.size > 0 and g.changed >= old.changed and ending:find "^[._-]%d[%d._-]*$" then
       between[#between + 1] = g
     end
   end
   table.sort(between, function(a, b)
     if a.changed ~= b.changed then return a.changed < b.changed end
-    local x, y = tonumber(a.path:match "%d+$") or 0, tonumber(b.path:match "%d+$") or 0
+    local x = tonumber((unpacked_name(a.path) or a.path):match "%d+$") or 0
+    local y = tonumber((unpacked_name(b.path) or b.path):match "%d+$") or 0
     return x > y
   end)
   return old, between
@@ -471,6 +537,7 @@ local function plan_learn(m, found, o)
         local p = read_on(set, f)
         if set.sample > 0 then
           p.note = ("%s: goes on behind record %d, step %d"):format(shown(f.name), set.sample, m.step_number)
+          if f.size < 0 then p.note = ("%s; its first record is taken for the next"):format(p.note) end
         end
       end
     else
@@ -540,7 +607,7 @@ end
 ---@return string|nil reason why there is none
 function position.plan(m, kind, files, o)
   if not m.data then err.raise("model %s: it was given no schema or data", m.name) end
-  local found = find(m.data:paths(files), o.follow)
+  local found = distinct(m, find(m.data:paths(files), o.follow))
   put_back(m)
   if o.from == "start" then forget(m, kind, found) end
   local settings = setmetatable({ epochs = o.epochs or 1, order = kind == "train" and order_of(o) or nil },
@@ -553,8 +620,8 @@ function position.plan(m, kind, files, o)
   end
   for i = math.max(1, #left - 2), #left do
     local set = left[i]
-    m.notice(("%s was left half-way, at %s; given as data again, it goes on there"):format(label(set.files),
-      place(set)))
+    m.notice(("%s: left half-way, at %s; given as data again, training goes on there"):format(
+      label(set.files), place(set)))
   end
   return parts, reason
 end
