@@ -522,6 +522,35 @@ describe("a stream", function()
     assert.equal(10, model.step_number)
   end)
 
+  it("goes by what a schema's recipe says of the loop", function()
+    local csv = shell.write(dir .. "/recipe.csv", "y,c\n" .. ("1,a\n0,b\n1,a\n"):rep(20))
+    local function largest(recipe)
+      local schema, store = shell.write(dir .. "/recipe.lua", ("return require 'moonrock'.schema { name = 'r', label = 'y', "
+        .. "fields = { require 'moonrock'.category 'c' }, recipe = { lr = { %s } } }"):format(recipe)), fresh()
+      local status, _, problem = shell.moonrock("learn", "lr", "--schema", schema, "--source", csv, "--store", store)
+      assert.equal(0, status, problem)
+      local _, rows = shell.moonrock("export", "--store", store, "--out", "-", "--format", "tsv")
+      local most = 0
+      for w in rows:gmatch "\nfeatures\t%d+\t%d+\t%d+\t([^\t\n]+)" do most = math.max(most, math.abs(w)) end
+      return most
+    end
+    local plain, clipped = largest "", largest "clip_norm = 1e-6"
+    assert.truthy(plain > 0.01 and clipped > 0 and clipped < 0.001, plain .. " " .. clipped)
+  end)
+
+  it("goes by the command line before a recipe's options of the model", function()
+    local csv = shell.write(dir .. "/before.csv", "y,c\n1,a\n0,b\n")
+    local store = fresh()
+    local schema = shell.write(dir .. "/before.lua", "return require 'moonrock'.schema { name = 'r', label = 'y', fields = "
+      .. "{ require 'moonrock'.category 'c' }, recipe = { lr = { model = { clip_norm = 1, max_rows = 7 } } } }")
+    local status, _, problem = shell.moonrock("learn", "lr", "--schema", schema, "--source", csv, "--store", store,
+      "--clip-norm", "2")
+    assert.equal(0, status, problem)
+    local model = mr.reopen(store)
+    assert.same({ 2, 7 }, { model.opt.clip_norm, model.opt.max_rows })
+    model:close()
+  end)
+
   it("forgets what Adagrad summed long ago, unless the model says otherwise", function()
     local function sums(...)
       local store = fresh()

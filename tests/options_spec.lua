@@ -303,6 +303,16 @@ train["--no-test"] = function()
   assert.equal(30, tested().rows)
   assert.is_nil(tested "--no-test")
 end
+do
+  local plain = train["--bad-lines"]
+  train["--bad-lines"] = function()
+    plain()
+    local three = write(dir .. "/three.libsvm", "1 1:1\nno\n0 2:1\nno\nno\n")
+    local _, list = train_with("lr", FAKE_BLANK, "--bad-lines", "skip", "--test", three)
+    assert.equal(2, list.result.test.rows)
+    assert.equal(1, list.result.bad_lines) -- of the training data
+  end
+end
 train["--epochs"] = function()
   local _, list = train_with("lr", DATA, "--epochs", "3", "--batch", "64")
   assert.equal(3, list.result.steps)
