@@ -2,6 +2,7 @@
  * inside the binary (lua/moonrock/program.lua), or to that of the checkout MOONROCK_LUA. */
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <lauxlib.h>
 #include <locale.h>
 #include <lua.h>
@@ -286,8 +287,31 @@ static int start(lua_State *L)
     return 1;
 }
 
+/* A closed descriptor of 0 to 2 would become that of the next file, and what is printed would go there. In
+ * its place stands one that fails as it would have. */
+static void keep_standard(void)
+{
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF &&
+            open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY) < 0)
+            _exit(1);
+}
+
+/* What was printed is not lost in silence: the exit status. */
+static int end_standard(int status)
+{
+    int failed = ferror(stdout);
+    errno = 0;
+    if (!fflush(stdout) && !failed)
+        return status;
+    fprintf(stderr, "moonrock: standard output: could not be written%s%s\n", errno ? ": " : "",
+            errno ? strerror(errno) : "");
+    return status ? status : 1;
+}
+
 int main(int argc, char **argv)
 {
+    keep_standard();
     lua_State *L = luaL_newstate();
     if (!L) {
         fputs("moonrock: out of memory\n", stderr);
@@ -309,5 +333,5 @@ int main(int argc, char **argv)
         status = (int)lua_tointeger(L, -1);
     }
     lua_close(L);
-    return status;
+    return end_standard(status);
 }

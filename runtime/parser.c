@@ -17,7 +17,7 @@
 #include "number.h"
 #include "parser.h"
 
-enum { BIN_FIELDS = 39 };
+enum { BIN_FIELDS = 39, NUMBERS = 65536 }; /* that a field may have in libffm */
 
 static const char *const names[FORMATS] = {"libsvm", "libffm", "libfm", "csv", "tsv", "bin"};
 
@@ -202,6 +202,8 @@ static inline int parse_sparse(parser *p, const char *s, size_t len, int64_t rec
         return -1;
     while (blank(*s))
         s++;
+    while (*s == MARK[0] && !strncmp(s, MARK, MARK_LEN)) /* of files that were put together */
+        s += MARK_LEN;
     if (read_label(p, &s, &label))
         return BAD;
     while (blank(*s))
@@ -225,9 +227,6 @@ static inline int parse_sparse(parser *p, const char *s, size_t len, int64_t rec
                 return bad_key(p, start, "field:key:value", rc);
             if (*s != ':')
                 return bad_key(p, start, "field:key:value", NUMBER_NONE);
-            if (number >= (p->fields ? (uint64_t)p->fields : 65536))
-                return bad(p, "expected a field below %d, found %llu",
-                           p->fields ? p->fields : 65536, (unsigned long long)number);
             s++;
         }
         const char *what = with_field ? "a key after the field" : "key:value";
@@ -237,6 +236,10 @@ static inline int parse_sparse(parser *p, const char *s, size_t len, int64_t rec
         if (*s != ':')
             return bad_key(p, start, with_field ? "field:key:value" : "key:value", NUMBER_NONE);
         s++;
+        if (with_field && number >= (p->fields ? (uint64_t)p->fields : NUMBERS))
+            return bad(p, "expected a field below %d, found %llu",
+                       p->fields && number < NUMBERS ? p->fields : NUMBERS,
+                       (unsigned long long)number);
         if (*s == '1' && stop(s[1])) {
             s++;
         } else {
@@ -321,8 +324,8 @@ parser *parser_new(format f, const mr_reader_options *o, const char *file)
     if (!table && o->schema)
         return fail_null("%s: format %s does not go with a schema, which reads csv and tsv", file,
                          names[f]);
-    if (o->fields < 0 || o->fields > 65535)
-        return fail_null("fields: %d is out of range, expected 1 to 65535", o->fields);
+    if (o->fields < 0 || o->fields >= NUMBERS)
+        return fail_null("fields: %d is out of range, expected 1 to %d", o->fields, NUMBERS - 1);
     parser *p = memory_zero(sizeof *p);
     if (!p)
         return NULL;

@@ -11,6 +11,9 @@
 
 typedef enum format { LIBSVM, LIBFFM, LIBFM, CSV, TSV, BIN, FORMATS } format;
 
+#define MARK "\xef\xbb\xbf" /* a byte order mark in UTF-8 */
+enum { MARK_LEN = 3 };
+
 enum { PARSED = 0, BAD = 1 }; /* or -1 after fail(): the reader cannot go on */
 
 typedef struct parser {

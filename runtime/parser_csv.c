@@ -163,9 +163,11 @@ static int take(parser *p, char **at, const char *end, cell *c, int *last)
     return PARSED;
 }
 
-/* Without the line end's '\r', and without blanks around where these separate. */
+/* Without the line end's '\r', byte order marks, and blanks around where these separate. */
 static void strip(const parser *p, char **at, size_t *len)
 {
+    for (; *len >= MARK_LEN && !memcmp(*at, MARK, MARK_LEN); *at += MARK_LEN)
+        *len -= MARK_LEN;
     if (*len && (*at)[*len - 1] == '\r')
         --*len;
     if (!p->blanks)
@@ -283,9 +285,14 @@ static int read_label(parser *p, cell *c, float *label)
         return bad(p, "column \"%.200s\": expected a label the schema names, found \"%.*s\"",
                    s->label, shown(c), c->at);
     }
-    if (!cell_number(c))
+    if (!cell_number(c) && c->missing)
         return bad(p, "column \"%.200s\": expected a label, found \"%.*s\"", s->label, shown(c),
                    c->at);
+    if (!cell_number(c))
+        return bad(p,
+                   "column \"%.100s\": expected a label, found \"%.*s\"; the schema names labels "
+                   "that are texts: label = { \"%.100s\", positive = { \"%.*s\" } }",
+                   s->label, shown(c), c->at, s->label, shown(c), c->at);
     *label = (float)c->number;
     if (!isfinite(*label))
         return bad(p, "column \"%.200s\": expected a finite label, found \"%.*s\"", s->label,

@@ -183,8 +183,8 @@ static int first_bytes(scan *s, int *bin)
         return SCAN_MORE;
     if (signature_check(name, at, have, 1))
         return -1;
-    if (have >= 3 && !memcmp(at, "\xef\xbb\xbf", 3))
-        s->head += 3;
+    if (have >= MARK_LEN && !memcmp(at, MARK, MARK_LEN))
+        s->head += MARK_LEN;
     return SCAN_MORE;
 }
 

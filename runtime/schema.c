@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -123,6 +124,14 @@ static int no_column(const char *subject, const char *name, const char *among, c
     char hint[NAME_LEN + 32] = "";
     if (n && best < strlen(name) && best <= MAX(strlen(name) / 2, (size_t)1))
         snprintf(hint, sizeof hint, " (did you mean \"%.200s\"?)", names[which]);
+    if (n == 1) { /* all of a line: another separator, or none */
+        size_t at = strcspn(names[0], ";\t|");
+        if (names[0][at])
+            snprintf(hint, sizeof hint, " (say what separates them: separator = \"%s\")",
+                     names[0][at] == ';'   ? ";"
+                     : names[0][at] == '|' ? "|"
+                                           : "\\t");
+    }
     return fail("%s: no column \"%s\"%s; %s are: %s", subject, name, hint, among, all);
 }
 
@@ -499,10 +508,18 @@ static double scaled(const field *f, double v)
     return v;
 }
 
-static int not_number(const extractor *x, int slot, const cell *c, char *error, size_t len)
+int cell_no_number(const mr_schema *s, int slot, const cell *c, char *error, size_t len)
 {
-    snprintf(error, len, "column \"%.200s\": expected a number, found \"%.*s\"",
-             x->schema->slots.at[slot], (int)MIN(c->len, (size_t)60), c->at);
+    static const char *const none[] = {"NA", "N/A", "NaN", "null", "None", "\\N", "-", "?"};
+    int n = (int)MIN(c->len, (size_t)60), usual = 0;
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++)
+        usual |= c->len == strlen(none[i]) && !strncasecmp(c->at, none[i], c->len);
+    int used = snprintf(error, len, "column \"%.200s\": expected a number, found \"%.*s\"",
+                        s->slots.at[slot], n, c->at);
+    if (usual)
+        snprintf(error + used, len - (size_t)used,
+                 "; if that stands for none, say so in the schema: missing = { \"\", \"%.*s\" }", n,
+                 c->at);
     return 1;
 }
 
@@ -543,7 +560,7 @@ static int keys_of(extractor *x, const field *f, cell *cells, uint64_t *keys, si
     }
     case MR_NUMERIC:
         if (!cell_number(c))
-            return not_number(x, f->slot, c, error, len);
+            return cell_no_number(x->schema, f->slot, c, error, len);
         keys[0] = mix64(f->seed ^ VALUE);
         *value = (float)scaled(f, c->number);
         if (!isfinite(*value)) {
@@ -554,7 +571,7 @@ static int keys_of(extractor *x, const field *f, cell *cells, uint64_t *keys, si
         return 0;
     default:
         if (!cell_number(c))
-            return not_number(x, f->slot, c, error, len);
+            return cell_no_number(x->schema, f->slot, c, error, len);
         keys[0] = bucket(f, c->number);
         return 0;
     }

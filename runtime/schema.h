@@ -92,6 +92,9 @@ int extract(extractor *x, cell *cells, samples *out, size_t *end, char *error, s
 /* The number of a cell; 0 if it is none. */
 int cell_number(cell *c);
 
+/* Says in error[0..len) that a cell of a column is no number; 1. */
+int cell_no_number(const mr_schema *s, int slot, const cell *c, char *error, size_t len);
+
 /* Slots of the columns in a file with these names: map[i] is the slot of cell i or -1. A label
  * that is not there is an error only where `labelled`; a weight, where `weighted`, else it has none.
  * where: whom errors are about, "a.csv:1". */

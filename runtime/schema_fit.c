@@ -111,11 +111,8 @@ int fit_observe(fit *f, cell *cells, int64_t record, char *error, size_t len)
         if (!wanted(d) || cells[d->slot].missing)
             continue;
         cell *c = &cells[d->slot];
-        if (!cell_number(c)) {
-            snprintf(error, len, "column \"%.200s\": expected a number, found \"%.*s\"",
-                     f->schema->slots.at[d->slot], (int)MIN(c->len, (size_t)60), c->at);
-            return 1;
-        }
+        if (!cell_number(c))
+            return cell_no_number(f->schema, d->slot, c, error, len);
     }
     for (size_t j = 0; j < f->schema->n; j++) { /* the record is good */
         const field *d = &f->schema->fields[j];

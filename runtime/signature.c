@@ -22,6 +22,7 @@ typedef struct kind {
 } kind;
 
 #define BYTES(text) text, sizeof(text) - 1
+#define UNPACK_ONCE "unpack it once (gzip -dc FILE, or zstd -dc FILE, | moonrock ... --data -)"
 #define AS_TEXT "write it as CSV first, as by pandas' or DuckDB's export"
 
 static const kind kinds[] = {
@@ -38,8 +39,9 @@ static const kind kinds[] = {
     {BYTES("\xff\x06\0\0sNaPpY"), ALWAYS, "is packed by snappy, which is not read", "snzip -dc %s",
      NULL},
     {BYTES("\x1f\x9d"), NOT_IDS, "is packed by compress, which is not read", "gzip -dc %s", NULL},
-    {BYTES("\x1f\x8b"), NOT_IDS, "is packed by gzip in a way that is not read", "gzip -dc %s",
-     NULL},
+    {BYTES("\x1f\x8b"), NOT_IDS, "is packed twice, or by gzip in a way that is not read", NULL,
+     UNPACK_ONCE},
+    {BYTES("\x28\xb5\x2f\xfd"), NOT_IDS, "is packed twice", NULL, UNPACK_ONCE},
     {BYTES("PK\x03\x04"), NOT_IDS, "is a zip archive, which is not read", "unzip -p %s", NULL},
     {BYTES("PK\x05\x06"), NOT_IDS, "is an empty zip archive", NULL, "give the data itself"},
     {BYTES("7z\xbc\xaf\x27\x1c"), ALWAYS, "is a 7z archive, which is not read", "7z x -so %s",
@@ -127,6 +129,13 @@ static int is_wide(const char *at, size_t len)
     return len >= 8 && ((zeros[0] >= len / 4 && !zeros[1]) || (zeros[1] >= len / 4 && !zeros[0]));
 }
 
+/* Whether lines end with carriage returns alone, as far as can be seen. */
+static int is_mac(const char *at, size_t len)
+{
+    const char *cr = memchr(at, '\r', len);
+    return cr && cr + 1 < at + len && !memchr(at, '\n', len) && !memchr(at, '"', (size_t)(cr - at));
+}
+
 static int has_control(const char *at, size_t len)
 {
     for (size_t i = 0; i < len; i++)
@@ -157,7 +166,11 @@ int signature_check(const char *file, const char *at, size_t len, int text)
         odd += !c || (c >= 14 && c < 32) || c == 127;
     }
     if (odd <= 4 + len / 50 && !memchr(at, 0, len)) /* bytes of a packed file are odd in 7 % */
-        return 0;
+        return !is_mac(at, len)
+                   ? 0
+                   : fail("%s: its lines end with carriage returns alone, as of old Macs, which is "
+                          "not read; make them line feeds (tr '\\r' '\\n')",
+                          file);
     if (is_wide(at, len))
         return say(file, &wide);
     return fail("%s: is not text: of its first %zu bytes %zu are no characters; if it holds "

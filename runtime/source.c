@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base.h"
+#include "file.h"
 #include "source.h"
 #include "unpack.h"
 
@@ -116,6 +117,24 @@ static int is_usual(const char *name)
     return 0;
 }
 
+/* What editors and tools leave beside the files that they write. */
+static int is_leftover(const char *name)
+{
+    static const char *const ends[] = {"~", ".bak", ".orig", ".tmp", ".swp", ".crc"};
+    size_t len = strlen(name);
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
+        if (len > strlen(ends[i]) && !strcmp(name + len - strlen(ends[i]), ends[i]))
+            return 1;
+    return name[0] == '#' && name[len - 1] == '#';
+}
+
+static int is_store(const char *dir)
+{
+    char commit[PATH_SIZE], lock[PATH_SIZE];
+    return !path_make(commit, "%s/COMMIT", dir) && !path_make(lock, "%s/LOCK", dir) &&
+           !access(commit, F_OK) && !access(lock, F_OK);
+}
+
 static int note_left_out(source *s, const char *path)
 {
     size_t before = s->left_out ? strlen(s->left_out) : 0;
@@ -141,9 +160,13 @@ static int add_entry(source *s, const char *path, const char *name, const level 
 {
     if (name[0] == '.' || name[0] == '_')
         return is_usual(name) ? 0 : note_left_out(s, path);
+    if (is_leftover(name))
+        return note_left_out(s, path);
     int kind = mr_path_kind(path);
     if (kind < 0)
         return -1;
+    if (kind == MR_PATH_DIRECTORY && is_store(path))
+        return fail("%s: is a store, not data; keep it out of the directory that is read", path);
     if (kind == MR_PATH_DIRECTORY)
         return add_directory(s, path, above);
     if (kind == MR_PATH_ONCE)
@@ -190,6 +213,8 @@ static int add_any(source *s, const char *name)
     int kind = mr_path_kind(name);
     if (kind != MR_PATH_DIRECTORY)
         return kind < 0 ? -1 : add(s, name);
+    if (is_store(name))
+        return fail("%s: is a store, not data", name);
     size_t before = s->n;
     if (add_directory(s, name, NULL))
         return -1;

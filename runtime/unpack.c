@@ -164,7 +164,7 @@ static int run_gzip(unpacker *u, const char *file, double at, const uint8_t *in,
     u->inside = 1;
     int rc = inflate(&u->gzip, Z_NO_FLUSH);
     if (rc != Z_OK && rc != Z_STREAM_END && rc != Z_BUF_ERROR)
-        return fail("%s: is damaged at byte %.0f: %s", file, at,
+        return fail("%s: is damaged at byte %.0f: %s", file, at + (double)(len - u->gzip.avail_in),
                     u->gzip.msg ? u->gzip.msg : "not gzip");
     *made = most - u->gzip.avail_out;
     *used = len - u->gzip.avail_in;
@@ -196,7 +196,8 @@ static int run_zstd(unpacker *u, const char *file, double at, const uint8_t *in,
         case ZSTD_error_frameParameter_windowTooLarge:
             return too_large(file, MAX(window, 0x1p32));
         default:
-            return fail("%s: is damaged at byte %.0f: %s", file, at, ZSTD_getErrorName(rc));
+            return fail("%s: is damaged at byte %.0f: %s", file, at + (double)from.pos,
+                        ZSTD_getErrorName(rc));
         }
     }
     *made = to.pos;

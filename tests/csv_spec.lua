@@ -152,6 +152,9 @@ describe("decimals", function()
         bad_lines = "skip" }))
     assert.equal('schema "s": field "n": no numbers to fit: every cell is missing',
       problem(s.fit, s, { files = file("data.csv", "y;n\n1;\n") }))
+    for _, none in ipairs { "y;n\n", "\n\n" } do
+      assert.equal('schema "s": field "n": no numbers to fit: no sample is left to train on', problem(s.fit, s, { files = file("data.csv", none) }))
+    end
     local status, _, errors = shell.run(("cd %s && printf '39, State-gov, 7, x\\n' > c.csv && %s train lr --schema "
       .. "census --data c.csv --store c"):format(shell.quote(dir), shell.quote(PROGRAM)))
     assert.equal(1, status)
@@ -191,6 +194,21 @@ describe("a header", function()
       local s = schema(fields, { weight = name == "w" and "w" or nil })
       assert.equal(('data.csv:1: two columns are called "%s"'):format(name), problem(read, s, head .. "\n1,u,v,0,1\n"))
     end
+  end)
+end)
+
+describe("what a schema does not say yet", function()
+  it("is told where the data shows it: a word for none, texts for labels, a separator", function()
+    local s = schema({ mr.numeric("n", { scale = "none" }) }, {})
+    local function told(text) return problem(read, s, text) end
+    for _, word in ipairs { "NA", "n/a", "NULL", "nan", "?" } do
+      assert.equal(('data.csv:2: column "n": expected a number, found "%s"; if that stands for none, say so in the '
+        .. 'schema: missing = { "", "%s" }'):format(word, word), told("y,n\n1," .. word .. "\n"))
+    end
+    assert.equal('data.csv:2: column "n": expected a number, found "x"', told "y,n\n1,x\n")
+    assert.truthy(told("y,n\nyes,1\n"):find('label = { "y", positive = { "yes" } }', 1, true))
+    assert.truthy(told("y;n\n1;2\n"):find('(say what separates them: separator = ";"); the file\'s columns', 1, true))
+    assert.truthy(told("y\tn\n1\t2\n"):find('separator = "\\t"', 1, true))
   end)
 end)
 

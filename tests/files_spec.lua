@@ -228,6 +228,34 @@ describe("a file that is not read", function()
     end
   end)
 
+  it("is named when it is packed twice, or its lines end with carriage returns alone", function()
+    run "printf '1 1:1\\n0 2:1\\n' > small.svm; zstd -qc small.svm | gzip -c > twice.gz"
+    run "gzip -c small.svm | zstd -qc > twice.zst"
+    for _, name in ipairs { "twice.gz", "twice.zst" } do
+      local message = problem(dir .. "/" .. name)
+      assert.truthy(message:find(name .. ": is packed twice", 1, true), message)
+      assert.truthy(message:find("gzip -dc FILE", 1, true), message)
+    end
+    for _, text in ipairs { "1 1:1\r0 2:1\r", "1 0:1:1\r0 0:2:1\r" } do
+      local message = problem(file("mac.svm", text))
+      assert.truthy(message:find("mac.svm: its lines end with carriage returns alone", 1, true), message)
+    end
+    assert.same({ 1 }, keys(file("last.svm", "1 1:1\r")))
+    assert.same({ 1, 2 }, keys(file("dos.svm", "1 1:1\r\n0 2:1\r\n")))
+    local s = mr.schema { label = "y", fields = { mr.category "a" } }
+    assert.truthy(select(2, pcall(s.batches, s, file("mac.csv", "y,a\r1,u\r"), {})):find("carriage returns alone",
+      1, true))
+  end)
+
+  it("says at which byte it is damaged, and not at which it was looked at", function()
+    run "seq 20000 | awk '{ print $1 % 2, $1 \":1\" }' | gzip -c > whole.gz"
+    local text = shell.read(dir .. "/whole.gz")
+    local at = #text - 6 -- in the checksum
+    local broken = text:sub(1, at) .. string.char((text:byte(at + 1) + 1) % 256) .. text:sub(at + 2)
+    local where = tonumber(problem(file("broken.gz", broken)):match "broken.gz: is damaged at byte (%d+)")
+    assert.is_true(where > at - 8 and where <= #text, where)
+  end)
+
   it("is not taken for another kind when it is text that begins alike", function()
     for _, word in ipairs { "ORC", "PAR1", "BZh", "LZIP", "FEA1", "PK", "Rar" } do
       local s = mr.schema { label = "y", fields = { mr.category(word) } }
@@ -284,6 +312,17 @@ describe("a byte order mark", function()
     run "gzip -c m1.svm > packed.svm"
     assert.same({ 1 }, keys(dir .. "/packed.svm"))
     assert.equal("m.svm:1: expected a label, found \"x\"", problem(file("m.svm", MARK .. "x 1:1\n")))
+  end)
+
+  it("is passed where files with one were put together", function()
+    assert.same({ 1, 2, 3 }, keys(file("cat.svm", MARK .. MARK .. "1 1:1\n" .. MARK .. "0 2:1\n0 3:1\n")))
+    assert.same({ 1, 2 }, keys(file("cat.ffm", MARK .. "1 0:1:1\n" .. MARK .. "0 0:2:1\n")))
+    local s = mr.schema { header = false, columns = { "a", "y" }, label = "y", fields = { mr.category "a" } }
+    local list = {}
+    for batch in s:batches(file("cat.csv", MARK .. "u,1\n" .. MARK .. "u,1\nu,1\n"), {}) do
+      for i = 0, batch.n - 1 do list[#list + 1] = tostring(batch.c.keys[i]) end
+    end
+    assert.same({ list[1], list[1], list[1] }, list)
   end)
 
   it("is passed in CSV with a header and without, and on standard input", function()
@@ -366,8 +405,22 @@ describe("several files", function()
     local _, out, errors = shell.run(("cd %s && %s train lr --data odd --store odd.store --json"):format(dir,
       shell.quote(PROGRAM)))
     assert.truthy(out:find('"rows":1', 1, true))
-    assert.truthy(errors:find("not read, since their names begin with _: odd/_b.svm\n", 1, true), errors)
+    assert.truthy(errors:find("not read, because of their names (_x, x~, x.bak, x.tmp and the like): odd/_b.svm\n",
+      1, true), errors)
     assert.falsy(errors:find "SUCCESS")
+  end)
+
+  it("of a directory are not those that editors left there, nor a store", function()
+    os.execute(("cd %s && mkdir -p left && rm -rf left/*"):format(dir))
+    file("left/a.svm", "1 1:1\n")
+    for _, name in ipairs { "a.svm~", "a.svm.bak", "a.svm.tmp", "#a.svm#" } do file("left/" .. name, "1 2:1\n") end
+    assert.same({ 1 }, keys(dir .. "/left"))
+    assert.same({ 2 }, keys(dir .. "/left/a.svm~", { format = nil }))
+    assert.equal(0, (shell.run(("%s train lr --data %s/left/a.svm --store %s/left/store"):format(
+      shell.quote(PROGRAM), dir, dir))))
+    assert.equal("left/store: is a store, not data; keep it out of the directory that is read",
+      problem(dir .. "/left"))
+    assert.equal("left/store: is a store, not data", problem(dir .. "/left/store"))
   end)
 
   it("that are links are followed; one to nothing, or to where it stands, is an error", function()

@@ -224,3 +224,26 @@ describe("an output in Lua", function()
     assert.equal("x ", names(at))
   end)
 end)
+
+describe("standard output", function()
+  it("that is full is an error of every command and script, which has done its work", function()
+    for _, words in ipairs { "train lr --data a.svm --store full", "eval --store store --data a.svm", "--help",
+      "info --store store", "learn lr --source a.svm --store learned", "-e 'print(1)'", "verify --store store" } do
+      local status, _, errors = run(("cd %s && %s %s >/dev/full"):format(quote(dir), quote(program), words))
+      assert.equal(1, status, words)
+      assert.truthy(errors:find("moonrock: standard output: could not be written", 1, true), words .. ": " .. errors)
+    end
+    assert.equal(0, (moonrock("verify", "--store", dir .. "/full")))
+  end)
+
+  it("and the like that are closed do not become files that are read or written", function()
+    local status, _, errors = run(("cd %s && %s train lr --data - --store closed <&-"):format(quote(dir), quote(program)))
+    assert.equal(1, status)
+    assert.truthy(errors:find("standard input: at byte 0: Bad file descriptor", 1, true), errors)
+    status = run(("cd %s && %s train lr --data a.svm --store closed >&- 2>&- <&-"):format(quote(dir), quote(program)))
+    assert.equal(1, status)
+    assert.equal(0, (moonrock("verify", "--store", dir .. "/closed")))
+    local _, out = moonrock("export", "--store", dir .. "/closed", "--format", "tsv", "--out", "-")
+    assert.equal(5, select(2, out:gsub("\n", "")))
+  end)
+end)

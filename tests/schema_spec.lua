@@ -242,10 +242,12 @@ describe("a schema", function()
     { 'y,a\n1,ok\n1,"p\nq,r\n', 'bad.csv:3: expected the closing quote of a cell' },
     { 'y,a\n1,"x\ny"\n7,p\n', 'bad.csv:4: expected a label of 0 or 1 (or -1 or 1), found 7' },
     { "y,a\n2,p\n", 'bad.csv:2: expected a label of 0 or 1 (or -1 or 1), found 2' },
-    { "y,a\nx,p\n", 'bad.csv:2: column "y": expected a label, found "x"' },
+    { "y,a\nx,p\n", 'bad.csv:2: column "y": expected a label, found "x"; the schema names '
+      .. 'labels that are texts: label = { "y", positive = { "x" } }' },
     { "y,a\n,p\n", 'bad.csv:2: column "y": expected a label, found ""' },
     { "y,n\n1,abc\n", 'bad.csv:2: column "n": expected a number, found "abc"', numeric = true },
-    { "y,n\n1,nan\n", 'bad.csv:2: column "n": expected a number, found "nan"', numeric = true },
+    { "y,n\n1,nan\n", 'bad.csv:2: column "n": expected a number, found "nan"; if that stands for none, say so in '
+      .. 'the schema: missing = { "", "nan" }', numeric = true },
     { "y,n\n1,1e999\n", 'bad.csv:2: column "n": expected a number, found "1e999"', numeric = true },
     { "y,b\n1,p\n", 'bad.csv:1: schema "s": no column "a"; the file\'s columns are: y, b' },
     { "z,a\n1,p\n", 'bad.csv:1: schema "s": no column "y"; the file\'s columns are: z, a' },

@@ -80,12 +80,17 @@ local function wrap(words, width)
   return table.concat(lines, "\n")
 end
 
--- Names the option in what its converter says of a wrong value.
+-- Names the option in what its converter says of a wrong value, and tells of one that is given twice.
 local function name_values(parser)
   for _, option in ipairs(parser._options) do
-    local convert, name = option._convert, option._name
-    if type(convert) == "function" then
+    local convert, name, before = option._convert, option._name, nil
+    if option._maxcount == 1 and option._maxargs == 1 or type(convert) == "function" then
       option._convert = function(text)
+        if option._maxcount == 1 and before and before ~= text then
+          io.stderr:write(("moonrock: %s is given more than once; the last counts: %s\n"):format(name, text))
+        end
+        before = text
+        if type(convert) ~= "function" then return text end
         local value, problem = convert(text)
         return value, problem and name .. ": " .. problem
       end
@@ -153,6 +158,10 @@ end
 ---@return integer status
 function cli.main(words)
   local name = words[1]
+  if name == "help" and cli.commands[words[2]] then
+    words = { words[2], "--help" }
+    name = words[1]
+  end
   if name == "--help" or name == "-h" or name == "help" then
     local models = {}
     for word in table.concat(options.models(), ", "):gmatch "%S+" do models[#models + 1] = word end

@@ -298,7 +298,8 @@ local told = {}
 function reader.tell_left_out(names)
   if names == "" or told[names] then return end
   told[names] = true
-  io.stderr:write("moonrock: not read, since their names begin with _: ", names, "\n")
+  io.stderr:write("moonrock: not read, because of their names (_x, x~, x.bak, x.tmp and the like): ", names,
+    "\n")
 end
 
 --- Batches of files.

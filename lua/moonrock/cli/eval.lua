@@ -27,6 +27,7 @@ function eval.run(args)
   output.printer(args.json, args.metrics) { event = "result", seconds = C.mr_clock() - began, test = test,
     bad_lines = args.bad_lines == "skip" and bad.n or nil }
   options.report_bad(bad.n, bad.first)
+  options.report_slices(args, test)
   model:close()
 end
 

@@ -51,8 +51,19 @@ end
 
 local function count(text)
   local n = tonumber(text)
-  if not n or n < 1 or n % 1 ~= 0 then return nil, ("'%s' is no whole number from 1"):format(text) end
+  if not n or n < 1 or n % 1 ~= 0 or n >= 2 ^ 53 then
+    return nil, ("'%s' is no whole number from 1"):format(text)
+  end
   return n
+end
+
+-- A count that has an end.
+local function up_to(most)
+  return function(text)
+    local n = count(text)
+    if not n or n > most then return nil, ("'%s' is no whole number from 1 to %d"):format(text, most) end
+    return n
+  end
 end
 
 local function natural(text)
@@ -110,8 +121,8 @@ end
 -- "a,b" -> { "a", "b" }, each of them known.
 local function list_of(known)
   return function(text)
-    local list = {}
-    for word in text:gmatch "[^,]+" do
+    local list, has = {}, {}
+    for word in text:gmatch "[^,%s]+" do
       local found = false
       for _, name in ipairs(known) do found = found or name == word end
       if not found then
@@ -119,18 +130,27 @@ local function list_of(known)
         return nil, ("'%s' is none of %s%s"):format(word, table.concat(known, ", "),
           near and ("; did you mean %s?"):format(near) or "")
       end
-      list[#list + 1] = word
+      if not has[word] then list[#list + 1] = word end
+      has[word] = true
     end
+    if #list == 0 then return nil, ("'%s' names none of %s"):format(text, table.concat(known, ", ")) end
     return list
   end
 end
 
 -- A field by its name, or its number from 1; of a slice, with values: "country=US,DE".
 local function field(text)
-  local name, values = text:match "^([^=]+)=(.+)$"
+  local name, values = text:match "^([^=]*)=(.*)$"
   local list = values and {}
   for cell in (values or ""):gmatch "[^,]+" do list[#list + 1] = cell end
-  return { tonumber(name or text) or name or text, values = list }
+  name = name or text
+  local number = tonumber(name)
+  if name == "" or number and (number < 1 or number % 1 ~= 0) then
+    return nil, ("'%s' is no field, by its name or its number from 1"):format(name)
+  elseif list and #list == 0 then
+    return nil, ("'%s' names no values, as country=US,DE does"):format(text)
+  end
+  return { number or name, values = list }
 end
 
 local function schedule(text)
@@ -177,7 +197,7 @@ DECLARE = {
     p:option("--format", "Format of the data: " .. table.concat(FORMATS, ", ")
       .. ". Found from the file where it can be."):argname "FORMAT":convert(one_of(FORMATS))
     p:option("--fields", "Fields of a sample, in the bin and libsvm formats; those of libffm are "
-      .. "counted in files."):argname "N":convert(count)
+      .. "counted in files."):argname "N":convert(up_to(65535))
   end,
   normalize = function(p)
     p:option("--normalize", "Divide the values of libsvm, libffm and libfm data by the norm of their sample, "
@@ -185,7 +205,7 @@ DECLARE = {
       :convert(one_of(require("moonrock.normalize").ways))
   end,
   batch = function(p, default)
-    p:option("--batch", "Samples in a batch (" .. default .. ")."):argname "N":convert(count)
+    p:option("--batch", "Samples in a batch (" .. default .. ")."):argname "N":convert(up_to(2 ^ 24))
   end,
   learning = function(p)
     p:option("--lr", "Learning rate, in place of the model's own."):argname "X":convert(positive)
@@ -209,7 +229,7 @@ DECLARE = {
     p:option("--group", "Field (name, number from 1, or qid) within whose values samples are ranked: gauc, "
       .. "ndcg, precision, recall, hit_rate, map, mrr."):argname "FIELD":convert(field)
     p:option("--k", "Ranks that ndcg, precision, recall and hit_rate look at (10)."):argname "N"
-      :convert(count)
+      :convert(up_to(2 ^ 31 - 1))
     p:option("--slice", "Field for each of whose values there are metrics too; values named here, as in "
       .. "country=US,DE, are shown by name, others by key."):argname "FIELD":convert(field)
   end,
@@ -219,7 +239,7 @@ DECLARE = {
   end,
   machine = function(p)
     p:option("--threads", "Threads; results do not depend on it (one a processor).")
-      :argname "N":convert(count)
+      :argname "N":convert(up_to(256))
     DECLARE.memory(p)
   end,
   memory = function(p)
@@ -444,8 +464,12 @@ for name in pairs(settings.common) do COMMON[name] = true end
 local OTHERS = { store = "--store", schema = "--schema", data = "--data", read_only = true, follow = true,
   on_notice = true, clock = true, cold = true, detached = true }
 
-local RUNTIME = { seed = true, threads = true, memory = true, commit_every = true, commit_seconds = true,
-  allow_drop = true }
+-- Options of the runtime, which --set takes as the command's own do.
+local RUNTIME = { seed = natural, threads = up_to(256), memory = size, commit_every = count,
+  commit_seconds = positive, allow_drop = function(text)
+    local truth = settings.boolean(text)
+    return truth, truth == nil and "expected true or false" or nil
+  end }
 
 -- What is wrong with one `--set`, or nil; in the options, what a value stands for takes its place. `alone`
 -- are options with this one and those before it.
@@ -473,6 +497,10 @@ local function wrong_setting(definition, name, given, o, alone)
     end
     local taken, problem = COMMON[first](type(o[first]) == "number" and tostring(o[first]) or o[first])
     return taken == nil and problem or nil
+  elseif RUNTIME[first] and rest == "" then
+    local taken, problem = RUNTIME[first](tostring(given))
+    if taken == nil then return problem end
+    o[first] = taken
   elseif definition.settings.options and not COMMON[first] and not RUNTIME[first] then
     local names = settings.names(definition, o)
     local near = options.nearest(first, names)
@@ -522,10 +550,11 @@ function options.check_settings(definition, list, recipe, schema, o)
     end })
     local forward, own_loss = build(m, visible)
     for name, by in pairs(given_by) do
-      local near = not asked[name] and not COMMON[name] and options.nearest(name, names)
+      local common = COMMON[name] or RUNTIME[name]
+      local near = not asked[name] and not common and options.nearest(name, names)
       if near then
         options.usage("%s: model %s has no such option; did you mean %s?", by, m.name, near)
-      elseif not asked[name] and not COMMON[name] then
+      elseif not asked[name] and not common then
         io.stderr:write(("moonrock: %s: model %s did not ask for it\n"):format(by, m.name))
       end
     end
@@ -537,6 +566,19 @@ end
 function options.report_bad(bad, first)
   if bad > 0 then
     io.stderr:write(("moonrock: %d bad lines; the first: %s\n"):format(bad, first))
+  end
+end
+
+--- Tells, on standard error, which values of --slice no sample had.
+function options.report_slices(args, result)
+  local found, lacking = {}, {}
+  for _, s in ipairs(result.slices or {}) do found[s.value or ""] = true end
+  for _, name in ipairs(args.slice and args.slice.values or {}) do
+    if not found[name] then lacking[#lacking + 1] = name end
+  end
+  if #lacking > 0 then
+    io.stderr:write(("moonrock: --slice %s: no samples of %s\n"):format(args.slice[1],
+      table.concat(lacking, ", ")))
   end
 end
 
