@@ -601,7 +601,7 @@ describe("mr.watch", function()
     assert.equal("rows 0   last 0: logloss - auc - accuracy -   all: logloss - auc_all - accuracy -", watch:line())
     feed(watch, { 0, 0, 0 }, { 0, 1, 1 }, nil, 1, 3, 1)
     assert.equal("rows 3   last 2: logloss 0.6931 auc - accuracy 0.0000   "
-      .. "all: logloss 0.6931 auc 0.5000 accuracy 0.3333", watch:line())
+      .. "all: logloss 0.6931 auc_all 0.5000 accuracy 0.3333", watch:line())
   end)
 
   it("adds batches without garbage or allocation", function()
