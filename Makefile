@@ -16,8 +16,8 @@ PROGRAM := $(if $(SAN)$(COVERAGE),$(B)/moonrock,moonrock)
 LIBRARY := $(B)/libmoonrock.so
 
 # Kernels are compiled once for each instruction set, and once in double precision.
-KERNELS  := $(wildcard runtime/op_*.c runtime/kernel_*.c)
-SOURCES  := $(filter-out runtime/main.c $(KERNELS),$(wildcard runtime/*.c))
+KERNELS  := $(wildcard runtime/*/op_*.c runtime/*/kernel_*.c)
+SOURCES  := $(filter-out $(KERNELS),$(wildcard runtime/*/*.c))
 LUA      := $(wildcard lua/moonrock/*.lua lua/moonrock/*/*.lua models/*.lua datasets/*.lua)
 VARIANTS := base f64 $(if $(filter x86_64,$(ARCH)),v3 v4)
 
@@ -72,11 +72,13 @@ $(B)/embedded.c: runtime/embed.lua runtime/moonrock.h $(LUA) $(B)/files
 
 define variant
 $(B)/%.$(1).o: runtime/%.c $(B)/flags
+	@mkdir -p $$(@D)
 	$$(call say,CC,$$< ($(1)))$$(CC) $$(ALL_CFLAGS) $$(FLAGS_$(1)) -DVARIANT=$(1) -MMD -MP -c -o $$@ $$<
 endef
 $(foreach v,$(VARIANTS),$(eval $(call variant,$(v))))
 
 $(B)/%.o: runtime/%.c $(B)/flags
+	@mkdir -p $(@D)
 	$(call say,CC,$<)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
 $(B)/tests/%: tests/%.c $(OBJECTS) $(B)/flags
@@ -100,7 +102,7 @@ $(B)/files: FORCE
 	@mkdir -p $(@D); echo '$(OBJECTS) $(LUA)' | cmp -s - $@ || echo '$(OBJECTS) $(LUA)' > $@
 FORCE:
 
--include $(wildcard $(B)/*.d $(B)/tests/*.d)
+-include $(wildcard $(B)/*.d $(B)/*/*.d)
 
 # Compiles everything for another processor, but links nothing: its libraries are not here, and of the
 # headers only those of this machine, which are the same but for zlib's configuration.
@@ -163,9 +165,9 @@ run-torture: all $(SHIM) $(B)/tests/bench/store
 
 lint: deps
 	@luacheck -q .
-	@clang-format --dry-run --Werror $(wildcard runtime/*.[ch] tests/*.[ch] tests/support/*.[ch])
+	@clang-format --dry-run --Werror $(wildcard runtime/*.[ch] runtime/*/*.[ch] tests/*.[ch] tests/support/*.[ch])
 	@! command -v cppcheck >/dev/null || cppcheck --quiet --error-exitcode=1 --std=c11 --inline-suppr \
-	  --suppress=missingInclude --suppress=memleak --enable=warning -Iruntime $(wildcard runtime/*.c)
+	  --suppress=missingInclude --suppress=memleak --enable=warning -Iruntime $(wildcard runtime/*.c runtime/*/*.c)
 
 bench: all
 	@sh tests/bench/run.sh

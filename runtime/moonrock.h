@@ -145,7 +145,7 @@ double mr_batch_weight(const mr_batch *b);
 
 /* ---- data: scales of values -------------------------------------------------------- */
 
-/* What a model divides the values of data without a schema by; formulas: runtime/normalize.c. */
+/* What a model divides the values of data without a schema by; formulas: runtime/tensor/normalize.c. */
 typedef enum mr_normalize {
     MR_NORMALIZE_SAMPLE = 1, /* the norm of the sample */
     MR_NORMALIZE_KEY         /* the largest |value| of the key that training met so far */
@@ -388,7 +388,7 @@ int64_t mr_records_count(const mr_reader_options *options);
  * on the calling thread, in order: the same at any time. */
 int mr_schema_fit(mr_schema *s, const mr_reader_options *options);
 
-/* Lets the statistics of all fields that need fitting run along with a stream (runtime/schema_run.c), from
+/* Lets the statistics of all fields that need fitting run along with a stream (runtime/data/schema_run.c), from
  * nothing; returns how many fields have such, or -1. A reader with the option `running` goes on from the schema's in
  * a copy of its own. The schema keeps the numbers of each batch that it observes; advance takes in those up to
  * the last mark, in their order. bytes are owned by the schema until the next call; load fails for those of
@@ -403,7 +403,7 @@ int mr_schema_moving_load(mr_schema *s, const void *bytes, size_t len);
 
 /* ---- table ----------------------------------------------------------------------- */
 
-/* An optimizer with its settings; see SEMANTICS in runtime/README.md. Unused ones are 0. */
+/* An optimizer with its settings; its state: runtime/table/README.md. Unused ones are 0. */
 typedef enum mr_optim_kind {
     MR_SGD,
     MR_ADAGRAD,
@@ -683,7 +683,7 @@ const char *mr_store_database(const mr_store *s);
 
 /* ---- export, import, verify ----------------------------------------------------------
  *
- * The last commit of a store as files, and back; formats: runtime/README.md. Tables are those of
+ * The last commit of a store as files, and back; formats: runtime/exchange/README.md. Tables are those of
  * the store, by whose layouts records are understood; they need not be loaded. */
 
 typedef enum mr_export_format { MR_EXPORT_BIN, MR_EXPORT_TSV, MR_EXPORT_NPY } mr_export_format;
@@ -777,7 +777,7 @@ void mr_param_zero(mr_param *p);
 /* The count of optimizer steps so far. */
 double mr_param_updates(const mr_param *p);
 
-/* Weights, state and counters as bytes, for the store (layout: runtime/param.c). Owned by the
+/* Weights, state and counters as bytes, for the store (layout: runtime/tensor/param.c). Owned by the
  * param, until the next call. load returns -1, and changes nothing, if they are of another
  * shape; of another optimizer, the weights are taken and the state begins anew. */
 const void *mr_param_bytes(mr_param *p);
@@ -969,7 +969,7 @@ int mr_tape_sum(mr_tape *t, int a);
 int mr_tape_mean(mr_tape *t, int a);
 
 /* Losses, [1]: means over the n samples of w_s times the loss of the sample; sample weights w [n]
- * or -1 for 1. Formulas: runtime/op_loss.c. Those of scores [n] or [n, 1] and labels: */
+ * or -1 for 1. Formulas: runtime/tensor/op_loss.c. Those of scores [n] or [n, 1] and labels: */
 typedef enum mr_loss {
     MR_BCE,      /* of logits, labels 0 to 1; a: weight of positives, b: label smoothing */
     MR_MSE,      /* (score - label)^2 */
@@ -1083,7 +1083,7 @@ int mr_slices_add(mr_slices *s, const uint64_t *keys, const float *score, const 
 int mr_slices_read(mr_slices *s, int i, uint64_t *key, mr_score *out);
 
 /* What the order of the samples of a group is worth, means over groups; formulas:
- * runtime/rank_metrics.c. NaN where no group has what it takes. */
+ * runtime/metrics/rank_metrics.c. NaN where no group has what it takes. */
 typedef struct mr_ranked {
     double groups;    /* those with a label above 0, which the others but GAUC are means over */
     double gauc;      /* sum n_u AUC_u / sum n_u over groups with both labels */

@@ -7,10 +7,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "store.h"
+#include "store/store.h"
 #include "support/check.h"
 #include "support/store.h"
-#include "table_room.h"
+#include "table/table_room.h"
 
 enum { KEYS = 900, SIZE = 60, TRAINED = 7 };
 

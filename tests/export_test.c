@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "export.h"
+#include "exchange/export.h"
 
 #include "support/check.h"
 #include "support/store.h"

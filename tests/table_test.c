@@ -7,13 +7,13 @@
 #include <stdlib.h>
 #include <sys/wait.h>
 
-#include "admission.h"
-#include "half.h"
-#include "kernel.h"
-#include "store.h"
+#include "kernel/half.h"
+#include "kernel/kernel.h"
+#include "store/store.h"
 #include "support/check.h"
 #include "support/store.h"
-#include "table_room.h"
+#include "table/admission.h"
+#include "table/table_room.h"
 
 /* A batch of one key a sample, with a number of its own. */
 typedef struct keys_batch {

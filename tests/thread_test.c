@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base.h"
+#include "base/base.h"
 #include "support/check.h"
 
 /* The pool once more, all of whose threads stumble: before any of its atomic stores and additions, and some

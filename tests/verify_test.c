@@ -2,10 +2,10 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "store.h"
+#include "store/store.h"
 #include "support/check.h"
 #include "support/store.h"
-#include "table_room.h"
+#include "table/table_room.h"
 
 enum { COMMITS = 4 };
 

@@ -1,4 +1,4 @@
---- Clipping of gradients (runtime/clip.c), before the optimizers see them: of the loss's gradients, summed
+--- Clipping of gradients (runtime/optim/clip.c), before the optimizers see them: of the loss's gradients, summed
 -- by row; what an optimizer's l2 adds comes after. With admission, only columns that are trained count.
 --
 --     clip_value = c    every coordinate: g = max(-c, min(c, g))

@@ -1,5 +1,5 @@
 --- Element-wise operations from a function of numbers: it is called once, with symbols, and what it does
--- with them becomes a list of steps that C runs over blocks of elements (runtime/op_element.c), whose
+-- with them becomes a list of steps that C runs over blocks of elements (runtime/tensor/op_element.c), whose
 -- gradient is derived.
 local ffi = require "ffi"
 local C = require "moonrock.ffi"

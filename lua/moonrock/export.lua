@@ -1,4 +1,4 @@
---- Export and import: a store's last commit as files, and back (runtime/export.c has the formats).
+--- Export and import: a store's last commit as files, and back (runtime/exchange/export.c has the formats).
 local ffi = require "ffi"
 local json = require "moonrock.json"
 local C = require "moonrock.ffi"

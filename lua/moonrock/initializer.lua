@@ -1,5 +1,5 @@
 --- Initializers: how a fresh weight is drawn, as a pure function of (seed, name, key,
--- coordinate); runtime/init.c has the generator.
+-- coordinate); runtime/kernel/init.c has the generator.
 local ffi = require "ffi"
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"

@@ -1,4 +1,4 @@
---- Losses: a mean over the n samples of a batch, [1] (runtime/op_loss.c, op_cross_entropy.c,
+--- Losses: a mean over the n samples of a batch, [1] (runtime/tensor/op_loss.c, op_cross_entropy.c,
 -- op_ranking.c, op_in_batch.c). They are tensors: `mr.bce(a, y) + 0.3 * mr.mse(b, y)` is one, too.
 --
 -- Sample weights w multiply the loss of a sample, and the mean divides by n, not by their sum.

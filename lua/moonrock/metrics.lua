@@ -1,4 +1,4 @@
---- What predictions are worth (runtime/metrics.c, rank_metrics.c, slices.c, watch.c): `mr.metrics` for
+--- What predictions are worth (runtime/metrics/metrics.c, rank_metrics.c, slices.c, watch.c): `mr.metrics` for
 -- a data set, `mr.watch` for a stream that is scored before it is learned from.
 local ffi = require "ffi"
 local C = require "moonrock.ffi"

@@ -505,23 +505,6 @@ function Model:step()
   return true
 end
 
---- Does work with settings that end with it, however it ends: the bounds of gradients, and what becomes of
---- batches that are not finite. Commits are the work's own.
----@param settings table clip (nil: the model's), on_nan
----@param work function
----@param ... any its arguments
----@return any ... what it returns
-function Model:during(settings, work, ...)
-  local bounds, shift = self.clip, self.label_shift
-  self.clip, self.on_nan, self.manual_commits = settings.clip or bounds, settings.on_nan, true
-  local function finish(ok, ...)
-    self.clip, self.label_shift, self.on_nan, self.manual_commits = bounds, shift, nil, nil
-    if not ok then error((...), 0) end
-    return ...
-  end
-  return finish(pcall(work, ...))
-end
-
 -- From here on a signal ends the loop after the batch at hand: with a commit, and an error that the
 -- program turns into its exit status.
 local function own_iterator(self, it)

@@ -1,4 +1,4 @@
---- Scales of values: what a model divides the values of its data by (runtime/normalize.c), and what is said
+--- Scales of values: what a model divides the values of its data by (runtime/tensor/normalize.c), and what is said
 -- where they were too large to learn from.
 local ffi = require "ffi"
 local C = require "moonrock.ffi"

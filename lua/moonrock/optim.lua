@@ -1,4 +1,4 @@
---- Optimizers: settings for the update rules of runtime/kernel_optimizer.c, where the formulas
+--- Optimizers: settings for the update rules of runtime/optim/kernel_optimizer.c, where the formulas
 -- stand; README.md has them in a table. Each function takes a table of settings and returns a
 -- description that tables and params copy; two models never share its state.
 local ffi = require "ffi"

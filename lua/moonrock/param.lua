@@ -1,4 +1,4 @@
---- Params: dense weights with their optimizer (runtime/param.c). A Param is used as a tensor; its
+--- Params: dense weights with their optimizer (runtime/tensor/param.c). A Param is used as a tensor; its
 -- gradient is kept until the model's next step.
 local ffi = require "ffi"
 local C = require "moonrock.ffi"

@@ -1,5 +1,5 @@
 --- Columns: what a lookup of a table returns, a named vector for each entry of a batch, and the
--- ways to pool the entries of a sample (runtime/op_pool.c, op_pick.c, op_fm.c, op_ffm.c).
+-- ways to pool the entries of a sample (runtime/tensor/op_pool.c, op_pick.c, op_fm.c, op_ffm.c).
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"
 local tape = require "moonrock.tape"

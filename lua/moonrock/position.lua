@@ -1,5 +1,5 @@
 --- How far a model has come in each of the data that it met. A data set of training, or a source of
--- learning, is known by its files' names, sizes and first and last bytes (runtime/files.c). Each has a
+-- learning, is known by its files' names, sizes and first and last bytes (runtime/data/files.c). Each has a
 -- position of its own, a part of every commit: `state` has that of the data at hand,
 -- `data_sets` all there are.
 --

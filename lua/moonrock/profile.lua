@@ -1,4 +1,4 @@
---- Where the time of training goes (runtime/profile.c): `train --profile`, and scripts.
+--- Where the time of training goes (runtime/base/profile.c): `train --profile`, and scripts.
 local ffi = require "ffi"
 local C = require "moonrock.ffi"
 

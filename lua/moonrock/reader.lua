@@ -1,4 +1,4 @@
---- Readers: batches of samples from files, read ahead by a thread of C (runtime/reader.c).
+--- Readers: batches of samples from files, read ahead by a thread of C (runtime/data/reader.c).
 local ffi = require "ffi"
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"

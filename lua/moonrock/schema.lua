@@ -1,4 +1,4 @@
---- Schemas: what the columns of CSV data are, and how they become keys (runtime/schema.c).
+--- Schemas: what the columns of CSV data are, and how they become keys (runtime/data/schema.c).
 local ffi = require "ffi"
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"

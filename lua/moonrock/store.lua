@@ -1,4 +1,4 @@
---- The store of a model: named records, rows, commits (runtime/store.c and what store.h lists).
+--- The store of a model: named records, rows, commits (runtime/store/store.c and what store.h lists).
 local ffi = require "ffi"
 local json = require "moonrock.json"
 local C = require "moonrock.ffi"

@@ -142,7 +142,8 @@ function stream.learn(model, from, options)
   for name, value in pairs(o) do trainer.check_option(name, value, true) end
   o = setmetatable({ correction = o.correction or "shift" }, { __index = o })
   trainer.check_classes(model, o)
-  return model:during({ clip = clip.of("mr.learn", o), on_nan = o.on_nan }, learn_from, model, from, o)
+  return trainer.during(model, { clip = clip.of("mr.learn", o), on_nan = o.on_nan }, learn_from, model, from,
+    o)
 end
 
 return stream

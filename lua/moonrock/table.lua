@@ -1,4 +1,4 @@
---- Tables: rows of named columns behind 64-bit keys (runtime/table.c). Calling one with a batch
+--- Tables: rows of named columns behind 64-bit keys (runtime/table/table.c). Calling one with a batch
 -- pulls the batch's rows and returns their columns: `local r = row(x)`, then `r.w:sum()`.
 local ffi = require "ffi"
 local C = require "moonrock.ffi"

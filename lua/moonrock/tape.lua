@@ -1,4 +1,4 @@
---- The tape: tensors as handles on nodes in C (runtime/tape.c), with Lua's operators, and
+--- The tape: tensors as handles on nodes in C (runtime/tensor/tape.c), with Lua's operators, and
 -- operations that users write.
 --
 -- A handle is { tape, id, generation }. A tape counts its steps as generations and keeps the

@@ -288,6 +288,24 @@ end
 
 -- ---- the loop ---------------------------------------------------------------------------------
 
+--- Does work with settings that end with it, however it ends: the bounds of gradients, and what becomes of
+--- batches that are not finite. Commits are the work's own.
+---@param model table
+---@param settings table clip (nil: the model's), on_nan
+---@param work function
+---@param ... any its arguments
+---@return any ... what it returns
+function trainer.during(model, settings, work, ...)
+  local bounds, shift = model.clip, model.label_shift
+  model.clip, model.on_nan, model.manual_commits = settings.clip or bounds, settings.on_nan, true
+  local function finish(ok, ...)
+    model.clip, model.label_shift, model.on_nan, model.manual_commits = bounds, shift, nil, nil
+    if not ok then error((...), 0) end
+    return ...
+  end
+  return finish(pcall(work, ...))
+end
+
 -- mr.fit, its options checked.
 local function fit(model, o)
   if o.schedule then model:set_schedule(o.schedule) end
@@ -591,7 +609,7 @@ end
 function trainer.fit(model, options)
   local o = options_of(model, options)
   tell_unused(model, o, options)
-  return model:during({ clip = clip.of("mr.fit", o), on_nan = o.on_nan }, fit, model, o)
+  return trainer.during(model, { clip = clip.of("mr.fit", o), on_nan = o.on_nan }, fit, model, o)
 end
 
 return trainer

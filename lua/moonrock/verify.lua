@@ -1,4 +1,4 @@
---- Reads all of a store, and of the states kept in it, and names what is wrong (runtime/verify.c).
+--- Reads all of a store, and of the states kept in it, and names what is wrong (runtime/exchange/verify.c).
 local ffi = require "ffi"
 local json = require "moonrock.json"
 local C = require "moonrock.ffi"

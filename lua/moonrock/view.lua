@@ -3,7 +3,7 @@
 -- step or call that it was made for is over; it costs a compiled loop a comparison an element.
 --
 -- A view is { pointer, count, counter, value }: it is good while *counter == value. Counters are never freed
--- (runtime/generation.c). Their members have names that are drawn anew in each process, so that code
+-- (runtime/base/generation.c). Their members have names that are drawn anew in each process, so that code
 -- which has no `ffi` does not get at the pointer. `v + n` is what begins n places further on.
 local ffi = require "ffi"
 local C = require "moonrock.ffi"

@@ -30,8 +30,8 @@
 
 #include <rocksdb/c.h>
 
-#include "base.h"
-#include "file.h"
+#include "base/base.h"
+#include "base/file.h"
 
 enum { KEY = 13, VALUE_MAX = 1024, HOT_EVERY = 16, FILE_BYTES = 64 << 20, CASES = 24, ROUNDS = 32 };
 

@@ -7,8 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base.h"
-#include "file.h"
+#include "base/base.h"
+#include "base/file.h"
 
 enum { DIM = 23 }; /* rows of 200 bytes */
 
