@@ -19,7 +19,7 @@ static void encode_slowly(void);
 #define cut_keep cut_keep_slow
 #define table_cut_end table_cut_end_slow
 #define table_encode(t, r, record) (encode_slowly(), table_encode(t, r, record))
-#include "cut.c"
+#include "table/cut.c"
 #undef table_encode
 
 enum { KEYS = 300, AT_ONCE = 64, STEPS = 12, PATIENCE = 60 };

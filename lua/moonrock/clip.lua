@@ -1,5 +1,6 @@
---- Clipping of gradients (runtime/optim/clip.c), before the optimizers see them: of the loss's gradients, summed
--- by row; what an optimizer's l2 adds comes after. With admission, only columns that are trained count.
+--- Clipping of gradients (runtime/optim/clip.c), before the optimizers see them: of the loss's gradients,
+-- summed by row; what an optimizer's l2 adds comes after. With admission, only columns that are trained
+-- count.
 --
 --     clip_value = c    every coordinate: g = max(-c, min(c, g))
 --     clip_each  = c    every table and every param by itself: g *= min(1, c / (||g|| + 1e-6))

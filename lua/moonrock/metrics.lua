@@ -1,5 +1,5 @@
---- What predictions are worth (runtime/metrics/metrics.c, rank_metrics.c, slices.c, watch.c): `mr.metrics` for
--- a data set, `mr.watch` for a stream that is scored before it is learned from.
+--- What predictions are worth (runtime/metrics/): `mr.metrics` for a data set, `mr.watch` for a stream that
+-- is scored before it is learned from.
 local ffi = require "ffi"
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"

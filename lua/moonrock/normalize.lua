@@ -1,5 +1,5 @@
---- Scales of values: what a model divides the values of its data by (runtime/tensor/normalize.c), and what is said
--- where they were too large to learn from.
+--- Scales of values (runtime/tensor/normalize.c): what a model divides the values of its data by, and what is
+-- said where they were too large to learn from.
 local ffi = require "ffi"
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"

@@ -1,4 +1,5 @@
---- Files that are made (runtime/base/output.c): one takes its place once it is whole, and never that of an input.
+--- Files that are made (runtime/base/output.c): one takes its place once it is whole, and never that of
+-- an input.
 local ffi = require "ffi"
 local C = require "moonrock.ffi"
 local err = require "moonrock.error"
