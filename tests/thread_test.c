@@ -25,7 +25,7 @@ static void stumble(unsigned one_in);
 #define thread_start thread_start_stumbling
 #define mr_threads mr_threads_stumbling
 #define mr_threads_set mr_threads_set_stumbling
-#include "thread.c"
+#include "base/thread.c"
 #undef parallel
 #undef mr_threads_set
 
