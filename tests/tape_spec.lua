@@ -1,6 +1,7 @@
 -- The tape: backward passes that add up, handles that die with their step, and what a steady step
 -- costs: no allocation in C, next to no garbage in Lua, compiled code.
 local ffi = require "ffi"
+local type, tostring = type, tostring -- for a handler of the compiler's events
 local mr = require "moonrock"
 local raises = require "tests.support.raises"
 local C = require "moonrock.ffi"
