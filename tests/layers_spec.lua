@@ -72,6 +72,12 @@ end
 
 local function one(m, name, list) set(m, name, list) return m end
 
+-- Each model is promised memory for as long as it is open.
+after_each(function()
+  collectgarbage()
+  collectgarbage()
+end)
+
 describe("a linear layer", function()
   it("adds its bias, which bias = false leaves out", function()
     local m = model_of(function(m) return mr.linear(m, "l", 2, 1) end)

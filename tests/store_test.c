@@ -138,7 +138,7 @@ static void child_runs(int out, uint64_t seed, int kept)
     for (uint64_t i = 0;; i++) {
         uint64_t dice = random_at(seed, i) % 8;
         event e = {1, 'c', (uint16_t)(step + 1)};
-        if (dice == 0)
+        if (dice == 0 && step > 0)
             e = (event){1, 'k', (uint16_t)step};
         else if ((dice == 1 || step == STEPS) && kept >= 0)
             e = (event){1, 'r', (uint16_t)kept};
@@ -600,17 +600,17 @@ static void under_way_test(void)
 {
     int before = failures;
     char path[300];
-    snprintf(path, sizeof path, "%s/shared.creating-999999999", root);
+    snprintf(path, sizeof path, "%s/under_way.creating-999999999", root);
     must(!mkdir(path, 0777), "mkdir");
-    snprintf(path, sizeof path, "%s/shared.creating-999999999/LOCK", root);
+    snprintf(path, sizeof path, "%s/under_way.creating-999999999/LOCK", root);
     int fd = open(path, O_RDWR | O_CREAT, 0666);
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     must(fd >= 0 && !fcntl(fd, F_OFD_SETLK, &lock), "lock");
-    mr_store *s = mr_store_open(at("shared"), MR_STORE_CREATE);
+    mr_store *s = mr_store_open(at("under_way"), MR_STORE_CREATE);
     check(s && !access(path, F_OK), "a store that another makes is removed");
     mr_store_close(s);
     close(fd);
-    s = mr_store_open(at("shared"), MR_STORE_CREATE);
+    s = mr_store_open(at("under_way"), MR_STORE_CREATE);
     check(s && access(path, F_OK), "what a process that is no more left behind stays");
     mr_store_close(s);
     report("what another process makes is left alone while it holds the lock", before);
