@@ -20,6 +20,13 @@ describe("the prompt", function()
     t = nil
   end)
 
+  -- Gives up what is being typed. What a person types while the terminal is being set up again is dropped.
+  local function interrupt()
+    t:send "\3"
+    t:expect "> "
+    shell.run "sleep 0.5"
+  end
+
   local function evaluate(line, answer)
     t:send(line .. "\n")
     local shown = t:expect(answer)
@@ -38,8 +45,7 @@ describe("the prompt", function()
     evaluate("error 'oops'", "prompt:1: oops")
     for _, line in ipairs { "{ 1,", "= 6 *", "mr.tensor {", "x = [[" } do
       evaluate(line, ">> ")
-      t:send "\3"
-      t:expect "> "
+      interrupt()
     end
     evaluate("6 * 10 -- a comment", "60")
     evaluate("select(2, 'a', 'b')", "b")
@@ -125,6 +131,7 @@ describe("the prompt", function()
       shell.run "sleep 0.3"
       t:send "\3"
       t:expect "interrupted"
+      shell.run "sleep 0.5"
       evaluate("40 + 4", "44")
       assert.is_nil(t:output():find("\nnever", 1, true))
     end)
@@ -138,6 +145,7 @@ describe("the prompt", function()
       t:expect "\nstep"
       t:send "\3"
       t:expect "interrupted"
+      shell.run "sleep 0.5"
     end
     evaluate("m.step_number > 0, m.batches_since", "true\t0")
   end)
@@ -145,13 +153,11 @@ describe("the prompt", function()
   it("gives up the line that is being typed at Ctrl-C", function()
     t:send "syntax error (("
     t:expect "(("
-    t:send "\3"
-    t:expect "> "
+    interrupt()
     evaluate("50 + 5", "55")
     t:send "for i = 1, 2 do\n"
     t:expect ">> "
-    t:send "\3"
-    t:expect "> "
+    interrupt()
     evaluate("60 + 6", "66")
   end)
 end)

@@ -146,8 +146,9 @@ local function run(files, jobs)
   os.execute("rm -rf " .. quote(dir))
 end
 
--- What measures memory, time or the quiet of the machine runs by itself.
-local ALONE = { bench = true, budget = true, follow = true, memory = true, profile = true }
+-- What measures memory or time, or waits for a terminal, runs by itself.
+local ALONE = { bench = true, budget = true, follow = true, memory = true, profile = true, progress = true,
+  prompt = true }
 local together, alone = {}, {}
 for _, file in ipairs(specs) do
   table.insert(ALONE[file:match("([%w_]+)_spec")] and alone or together, file)
