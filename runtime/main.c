@@ -192,6 +192,9 @@ static int read_line(lua_State *L)
     const char *prompt = luaL_checkstring(L, 1);
     char *line = edit.readline ? edit.readline(prompt) : plain_line(prompt);
     if (!line) {
+        /* The read was ended, but the signal may be with another thread that has not noted it yet. */
+        for (int i = 0; i < 20 && mr_interrupted() != SIGINT; i++)
+            usleep(5000);
         if (mr_interrupted() != SIGINT)
             return 0;
         mr_interrupt_set(0);
