@@ -68,6 +68,14 @@ describe("predict --out", function()
     assert.equal("1.svm deep link ", names(at))
   end)
 
+  it("refuses the model's file that it is given", function()
+    local text = read "models/lr.lua"
+    local own = write(place "own" .. "/lr.lua", text)
+    refused(2, "is the model's file itself", run(("%s predict %s --store %s --data %s --out %s"):format(program,
+      own, STORE, FILE, own)))
+    assert.equal(text, read(own))
+  end)
+
   it("refuses a file in the store, and those that its schema names", function()
     local before = names(STORE)
     refused(2, "lies in the store", predict(FILE, "--out", STORE .. "/COMMIT"))

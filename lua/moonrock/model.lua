@@ -11,6 +11,7 @@ local layout = require "moonrock.layout"
 local normalize = require "moonrock.normalize"
 local objective = require "moonrock.objective"
 local optim = require "moonrock.optim"
+local planned = require "moonrock.planned"
 local position = require "moonrock.position"
 local Param = require "moonrock.param"
 local schedule = require "moonrock.schedule"
@@ -558,7 +559,7 @@ function Model:batches(part, options)
     position.begin(self, parts[1])
     return self:part(parts[1], o)
   end
-  return position.batches(self, parts, function(p) return self:part(p, o) end)
+  return planned.batches(self, parts, function(p) return self:part(p, o) end)
 end
 
 --- The batches of one part of a plan, at which the model is.
@@ -591,7 +592,7 @@ function Model:stream(from, options)
     return parts, reason
   end
   local parts, reason = plan()
-  local batches = position.batches(self, parts, function(p) return self:part(p, o) end,
+  local batches = planned.batches(self, parts, function(p) return self:part(p, o) end,
     function() return plan(true) end)
   batches.reason = reason
   if reason and not self.command then self.notice(reason) end

@@ -534,7 +534,7 @@ local function fit(model, o)
       model:restore("best")
       run = model.fit
       model.data_set.finished = finish
-      said = ("%sback at the best, step %d of epoch %d; "):format(said or (run.done and "" or ""),
+      said = ("%sback at the best, step %d of epoch %d; "):format(said or "",
         model.step_number, epoch)
       said = said .. (finish.why == "early" and position.option(model, "patience", 2 * o.patience)
         or position.option(model, "epochs", finish.epochs + 1)) .. " goes on from there"

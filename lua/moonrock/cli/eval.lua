@@ -1,4 +1,5 @@
 -- moonrock eval: how good the model of a store is on labelled data. Writes nothing.
+local inputs = require "moonrock.cli.inputs"
 local options = require "moonrock.cli.options"
 local output = require "moonrock.cli.output"
 local Progress = require "moonrock.progress"
@@ -17,7 +18,7 @@ function eval.run(args)
   local mr = require "moonrock"
   local C = require "moonrock.ffi"
   local began = C.mr_clock()
-  local model, files = options.reopen(args)
+  local model, files = inputs.reopen(args)
   options.check_metrics(args, model)
   local batches = model.data:batches(files, { size = args.batch or 4096, epochs = 1,
     shuffle = false, bad_lines = args.bad_lines })

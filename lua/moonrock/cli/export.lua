@@ -1,5 +1,6 @@
 -- moonrock export: the last commit of a store as a file.
 local json = require "moonrock.json"
+local inputs = require "moonrock.cli.inputs"
 local options = require "moonrock.cli.options"
 local output = require "moonrock.cli.output"
 
@@ -48,7 +49,7 @@ function export.run(args)
   local exports = require "moonrock.export"
   local format, problem = exports.format(out, args.format)
   if not format then options.usage("--out %s (--format %s)", problem, table.concat(FORMATS, ", ")) end
-  options.check_out("--out", out, { { "the store", args.store } })
+  inputs.check_out("--out", out, { { "the store", args.store } })
   C.mr_interrupt_catch()
   local given = args.age or {}
   local ok, told = pcall(exports.export, args.store, out, { format = format, since = args.since,

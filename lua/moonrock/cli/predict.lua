@@ -1,5 +1,6 @@
 -- moonrock predict: one probability for each sample of data, in its order. Writes nothing else.
 local ffi = require "ffi"
+local inputs = require "moonrock.cli.inputs"
 local options = require "moonrock.cli.options"
 local Output = require "moonrock.output"
 local Progress = require "moonrock.progress"
@@ -69,10 +70,10 @@ function predict.run(args)
   options.check_files(args.data)
   local C = require "moonrock.ffi"
   local size = args.batch or 4096
-  local model, files = options.reopen(args)
-  local at_once = options.from_pipe(files)
+  local model, files = inputs.reopen(args)
+  local at_once = inputs.from_pipe(files)
   local target = args.out or "-"
-  options.check_out("--out", target, options.inputs(args, model, files))
+  inputs.check_out("--out", target, inputs.of(args, model, files))
   C.mr_interrupt_catch()
   local batches = model.data:batches(files, { size = size, epochs = 1, shuffle = false, labels = false,
     bad_lines = "keep", stream = at_once or nil, max_wait = at_once and 0 or nil })
