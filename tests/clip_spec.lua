@@ -65,13 +65,14 @@ local function clip(g, bound, which)
   return by
 end
 
--- One step of a model; what each weight moved by is held against the gradients.
-local function check(model, expect)
+-- One step of a model, its gradients scaled by hand; what each weight moved by is held against the gradients.
+local function check(model, expect, scale)
   local before = weights(model)
   local batch = batches.sets()
   local g = gradients(before)
   expect(g)
   mr.mse(model(batch), batch.label):backward()
+  if scale then model:scale_gradients(scale) end
   model:step()
   local after = weights(model)
   for name, value in pairs(before) do
@@ -113,6 +114,17 @@ describe("clipping", function()
       end
       assert.is_true(held >= 3)
     end)
+  end)
+
+  it("holds coordinates within a value as they are after they were scaled", function()
+    check(definition() { clip_value = 0.1 }, function(g)
+      local held, free = 0, 0
+      for name, value in pairs(g) do
+        g[name] = math.max(-0.1, math.min(0.1, value / 8))
+        if math.abs(value) > 0.8 then held = held + 1 elseif math.abs(value) > 0.1 then free = free + 1 end
+      end
+      assert.is_true(held >= 1 and free >= 1, ("%d, %d"):format(held, free))
+    end, 1 / 8)
   end)
 
   it("does all three, one after another", function()
