@@ -50,12 +50,13 @@ describe("training on a disk", function()
   end)
 
   -- What an ingest of RocksDB reads of its files is a test of its own, below.
-  local function check(kind, n, where, seconds)
+  local function check(kind, n, where, may_abort)
     shell.run("rm -rf " .. store .. "*")
     local plan = ("nosync class=%s nth=%d do=%s %s"):format(kind[1], n, kind[2], where or "readable=/staging/")
-    local status, said, errors, counts = faults.run({ dir = work, plan = plan, seconds = seconds }, run:command(store))
+    local status, said, errors, counts = faults.run({ dir = work, plan = plan }, run:command(store))
     local context = plan .. ": " .. errors
-    if status ~= 0 then
+    local aborted = may_abort and status == 134 and errors:find("Assertion `Valid()' failed", 1, true) ~= nil
+    if status ~= 0 and not aborted then
       assert.equal(1, status, context)
       assert.matches("^moonrock: [^\n]+\n$", errors, context)
       -- While the store is made, it may be the directory that it is made in.
@@ -72,12 +73,12 @@ describe("training on a disk", function()
     end
     local good, why = run:finished(store)
     assert.is_true(good, context .. tostring(why))
-    return counts.met > 0, status ~= 0, unreadable
+    return counts.met > 0, status ~= 0, unreadable, aborted
   end
 
   for number, kind in ipairs(KINDS) do
     it(kind[3] .. (" (%s %s)"):format(kind[1], kind[2]), function()
-      if number < FROM then return end
+      if number < FROM then return pending(("FROM=%d leaves it out"):format(FROM)) end
       local stride = ALL and 1 or math.max(1, math.floor(calls[kind[1]] / EACH))
       local first = ALL and 1 or 1 + faults.random(SEED + number)(stride)
       local n, met, ended, known = first, true, 0, 0
@@ -91,23 +92,22 @@ describe("training on a disk", function()
       print(("  %s %s: every %d from %d to %d, %d ended the run"):format(kind[1], kind[2], stride, first,
         n - stride, ended))
       assert.is_true(n > calls[kind[1]] / 2)
-      if known > 0 then pending(("known: %d stores that no reader opens until a writer did"):format(known)) end
+      if known > 0 then print(("  known: %d stores that no reader opens until a writer did"):format(known)) end
     end)
   end
 
-  -- RocksDB 7.8 does not look at the status of its iterator there: a file whose first block it cannot
-  -- read is taken over as one without keys, of one whose last block it cannot read an assertion fails,
-  -- and with the bounds of neither a seek backwards never ends (nor does the memory it takes).
+  -- RocksDB 7.8 does not look at the status of its iterator there: of a file whose last block it cannot
+  -- read an assertion of its debug builds fails, which ends the process. Nothing is lost by it.
   it("on which the n-th read of an ingest fails loses nothing", function()
-    local n, met, bad, example = 1, true, 0, nil
+    local n, met, aborts = 1, true, 0
     while met do
-      local ok, result = pcall(check, { "read", "EIO" }, n, "match=/staging/", 10)
-      if ok then met = result else bad, example = bad + 1, example or result end
+      local _, aborted
+      met, _, _, aborted = check({ "read", "EIO" }, n, "match=/staging/", true)
+      if aborted then aborts = aborts + 1 end
       n = n + (ALL and 1 or 2)
     end
-    if bad > 0 then
-      pending(("known: %d reads of an ingest that fail lose records, or never end, or end in an abort"):format(bad))
-    end
+    print(("  reads of an ingest: %d, of which %d end in an abort"):format(n, aborts))
+    assert.is_true(aborts <= 4, aborts)
   end)
 end)
 
